@@ -1,0 +1,221 @@
+"""One peer's direct stream: its send queue, its reader, its signs of life.
+
+The writer takes what is queued, lowest channel first, and writes it at once, at most
+`BATCH_BYTES`: so votes overtake sync answers, and a burst of votes costs one write. Channel 0
+has a queue of its own, the others share one; both are bounded, and what does not fit is dropped
+and counted, never waited for: a frozen peer holds up nobody else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+
+from ledger.errors import InvalidInputError
+from p2p import frame
+from p2p.config import CHANNEL_CONSENSUS, CHANNEL_COUNT, P2PConfig, PeerId
+from p2p.counters import Counters
+
+READ_BYTES = 256 << 10
+BATCH_BYTES = 120 << 10  # two full chunks; half a Yamux window, 3 ms of line
+
+
+class ByteStream(Protocol):
+    """What a session needs of a muxed stream."""
+
+    async def read(self, n: int | None = ...) -> bytes: ...
+    async def write(self, data: bytes) -> None: ...
+    async def reset(self) -> None: ...
+
+
+class SessionOwner(Protocol):
+    """Who a session reports to; all calls are synchronous and quick."""
+
+    def on_hello(self, session: Session, hello: frame.Hello) -> None: ...
+    def on_frame(self, session: Session, channel: int, payload: bytes) -> None: ...
+    def on_congested(self, session: Session, is_congested: bool) -> None: ...
+    def note(self, peer: PeerId) -> None: ...
+    async def room(self) -> None: ...
+
+
+class Session:
+    """A direct stream with one peer, from the hello to the end."""
+
+    def __init__(
+        self,
+        *,
+        peer: PeerId,
+        address: str,
+        is_inbound: bool,
+        stream: ByteStream,
+        config: P2PConfig,
+        counters: Counters,
+        owner: SessionOwner,
+    ) -> None:
+        self.peer = peer
+        self.address = address
+        self.is_inbound = is_inbound
+        self.is_up = False
+        self.height = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.rtt_ms = -1.0
+        self.last_seen_s = trio.current_time()
+        self.reason = "connection closed"
+        self.scope = trio.CancelScope()
+        self._stream = stream
+        self._config = config
+        self._counters = counters
+        self._owner = owner
+        self._control: deque[bytes] = deque()
+        self._queues: list[deque[bytes]] = [deque() for _ in range(CHANNEL_COUNT)]
+        self._consensus_bytes = 0
+        self._bulk_bytes = 0
+        self._is_congested = False
+        self._wake = trio.Event()
+        self._reader = frame.FrameReader(config.frame_bytes_max)
+        self._ping_nonce = 0
+        self._ping_sent_s = 0.0
+
+    # --- sending ---
+
+    def send(self, channel: int, chunks: list[bytes], size: int) -> bool:
+        """Queue a message's chunks; False (and counted) if there is no room."""
+        maximum = self._config.peer_queue_bytes_max
+        if channel == CHANNEL_CONSENSUS:
+            if self._consensus_bytes + size > maximum:
+                self._counters.add("drops_peer_queue_full")
+                return False
+            self._consensus_bytes += size
+        else:
+            if self._bulk_bytes + size > maximum:
+                self._counters.add("drops_peer_queue_full")
+                return False
+            self._bulk_bytes += size
+            if not self._is_congested and self._bulk_bytes > maximum // 2:
+                self._is_congested = True
+                self._owner.on_congested(self, True)
+        self._queues[channel].extend(chunks)
+        self._wake.set()
+        return True
+
+    def send_control(self, control: frame.Control) -> None:
+        self._control.extend(
+            frame.encode_message(frame.CHANNEL_CONTROL, frame.encode_control(control))
+        )
+        self._wake.set()
+
+    def ping(self, height: int) -> None:
+        """Send a sign of life; the answer gives the round trip."""
+        self._ping_nonce += 1
+        self._ping_sent_s = trio.current_time()
+        self.send_control(frame.Ping(nonce=self._ping_nonce, height=height))
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._consensus_bytes + self._bulk_bytes
+
+    def _take(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        control = self._control
+        while control:
+            parts.append(control.popleft())
+        for channel, queue in enumerate(self._queues):
+            taken = 0
+            while queue and size + taken < BATCH_BYTES:
+                chunk = queue.popleft()
+                parts.append(chunk)
+                taken += len(chunk)
+            size += taken
+            if channel == CHANNEL_CONSENSUS:
+                self._consensus_bytes -= taken
+            else:
+                self._bulk_bytes -= taken
+            if size >= BATCH_BYTES:
+                break
+        if self._is_congested and self._bulk_bytes < self._config.peer_queue_bytes_max // 4:
+            self._is_congested = False
+            self._owner.on_congested(self, False)
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+
+    # --- running ---
+
+    async def run(self, hello: frame.Hello) -> None:
+        """Exchange hellos, then read and write until the connection ends, for any reason."""
+        self.send_control(hello)
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._guard, self._write_loop)
+                nursery.start_soon(self._guard, self._read_loop)
+
+    async def _guard(self, loop: Callable[[], Any]) -> None:
+        try:
+            await loop()
+        except InvalidInputError as error:
+            self.close(f"peer at fault: {error}")
+            self._counters.add("peers_at_fault")
+        except Exception as error:  # the library raises many types for "the connection is gone"
+            self.close(f"{type(error).__name__}: {error}"[:100])
+
+    def close(self, reason: str) -> None:
+        """End the session; the first reason given is the one told."""
+        if not self.scope.cancel_called:
+            self.reason = reason
+            self.scope.cancel()
+
+    async def _write_loop(self) -> None:
+        stream, timeout_s = self._stream, self._config.write_timeout_s
+        while True:
+            data = self._take()
+            if not data:
+                self._wake = trio.Event()
+                await self._wake.wait()
+                continue
+            with trio.move_on_after(timeout_s) as scope:
+                await stream.write(data)
+            if scope.cancelled_caught:
+                self.close("peer does not read")
+                return
+            self.bytes_out += len(data)
+            self._counters.add("bytes_out", len(data))
+
+    async def _read_loop(self) -> None:
+        stream, owner, counters = self._stream, self._owner, self._counters
+        while True:
+            data = await stream.read(READ_BYTES)
+            if not data:
+                self.close("peer closed the stream")
+                return
+            owner.note(self.peer)
+            self.last_seen_s = trio.current_time()
+            self.bytes_in += len(data)
+            counters.add("bytes_in", len(data))
+            for channel, payload in self._reader.feed(data):
+                if channel == frame.CHANNEL_CONTROL:
+                    self._on_control(payload)
+                elif self.is_up:
+                    counters.add("frames_in")
+                    owner.on_frame(self, channel, payload)
+                else:
+                    raise InvalidInputError("peer sent a frame before its hello")
+            await owner.room()
+
+    def _on_control(self, payload: bytes) -> None:
+        control = frame.decode_control(payload)
+        match control:
+            case frame.Hello():
+                if self.is_up:
+                    raise InvalidInputError("peer sent a second hello")
+                self._owner.on_hello(self, control)
+            case frame.Ping():
+                self.height = max(self.height, control.height)
+                self.send_control(frame.Pong(nonce=control.nonce, height=self.height))
+            case frame.Pong():
+                if control.nonce == self._ping_nonce:
+                    self.rtt_ms = (self.last_seen_s - self._ping_sent_s) * 1000.0
+            case frame.Bye():
+                self.close(f"peer said: {control.reason}")
