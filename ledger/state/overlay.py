@@ -1,0 +1,193 @@
+"""Overlays: what the tree would be after some writes, without changing it.
+
+Any number of overlays lie side by side over one parent (another overlay, or the tip), so that
+candidate blocks cost only what they change and losers are just dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from operator import itemgetter
+from typing import NamedTuple
+
+from ledger.state.bucket import find, fold, node_hash, put, remove
+from ledger.state.proof import EMPTY
+from ledger.state.top import Top
+
+
+class Change(NamedTuple):
+    """One key whose value differs from the parent's. A value hash of None: deleted.
+
+    A tuple, since thousands are made a block and a frozen dataclass costs four times as much.
+    """
+
+    tree_key: bytes
+    key: bytes
+    value: bytes | None
+    value_hash: bytes | None
+
+
+@dataclass(slots=True)
+class Delta:
+    """What an overlay changes in the RAM of its parent, for one number of levels."""
+
+    levels: int
+    nodes: dict[int, bytes]
+    buckets: dict[int, bytes]
+
+
+class Overlay:
+    """The state after some writes over `parent` (None: over the tip when it was computed).
+
+    Immutable to its users. Reading one whose base is no longer the tip is a UsageError.
+    """
+
+    __slots__ = ("_read", "base", "changes", "delta", "keys", "parent", "root", "values")
+
+    def __init__(
+        self,
+        *,
+        parent: Overlay | None,
+        base: int,
+        values: Mapping[bytes, bytes | None],
+        read: Callable[[Overlay | None, bytes], bytes | None],
+    ) -> None:
+        self.parent = parent
+        self.base = base
+        self.values = values
+        self.root = EMPTY
+        self.keys = 0
+        self.changes: list[Change] = []
+        self.delta = Delta(0, {}, {})
+        self._read = read
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of raw `key` in this overlay, its parents, or the tree."""
+        return self._read(self, key)
+
+
+class _Reader:
+    """Nodes and buckets as seen through a chain of deltas."""
+
+    __slots__ = ("deltas", "top")
+
+    def __init__(self, top: Top, deltas: list[Delta]) -> None:
+        self.top = top
+        self.deltas = deltas  # the newest first
+
+    def node(self, number: int) -> bytes:
+        for delta in self.deltas:
+            found = delta.nodes.get(number)
+            if found is not None:
+                return found
+        return self.top.node(number)
+
+    def bucket(self, number: int) -> bytes:
+        for delta in self.deltas:
+            found = delta.buckets.get(number)
+            if found is not None:
+                return found
+        return self.top.bucket(number)
+
+    def is_single(self, number: int) -> bool:
+        """Whether the subtree of `number`, not empty, has exactly one leaf."""
+        first = 1 << self.top.levels
+        if number >= first:
+            return len(self.bucket(number - first)) == 64
+        left, right = self.node(2 * number), self.node(2 * number + 1)
+        # A node over one child takes over that child's hash only if it is a single leaf.
+        return EMPTY in (left, right) and self.node(number) in (left, right)
+
+
+def prepare_changes(values: Mapping[bytes, bytes | None]) -> list[Change]:
+    """Hash keys and values; ascending by tree key."""
+    changes = [
+        Change(sha256(key).digest(), key, value, None if value is None else sha256(value).digest())
+        for key, value in values.items()
+    ]
+    changes.sort(key=itemgetter(0))
+    return changes
+
+
+def compute_delta(
+    top: Top, parents: list[Delta], changes: list[Change], keys: int
+) -> tuple[Delta, list[Change], int]:
+    """The delta of `changes` over `parents` (newest first, of the top's levels) over `top`.
+
+    Returns it with the changes that change something, and the number of keys afterwards.
+    """
+    reader = _Reader(top, parents)
+    delta = Delta(top.levels, {}, {})
+    effective: list[Change] = []
+    buckets = delta.buckets
+    shift = 32 - top.levels
+    for change in changes:
+        tree_key = change.tree_key
+        number = int.from_bytes(tree_key[:4], "big") >> shift
+        bucket = buckets.get(number)
+        if bucket is None:
+            bucket = reader.bucket(number)
+        if change.value_hash is None:
+            changed = remove(bucket, tree_key)
+        else:
+            leaf = sha256(b"\0" + tree_key + change.value_hash).digest()
+            at = find(bucket, tree_key)
+            if at >= 0 and bucket[at + 32 : at + 64] == leaf:
+                continue
+            changed = put(bucket, tree_key, leaf)
+        if changed is not bucket:
+            keys += (len(changed) - len(bucket)) >> 6
+            buckets[number] = changed
+            effective.append(change)
+    _climb(reader, delta)
+    return delta, effective, keys
+
+
+def _climb(reader: _Reader, delta: Delta) -> None:
+    """Compute the nodes above the changed buckets, level by level, into `delta.nodes`."""
+    first = 1 << delta.levels
+    numbers = [first + number for number in delta.buckets]  # ascending: changes are sorted
+    hashes = [fold(bucket, delta.levels) for bucket in delta.buckets.values()]
+    singles = {first + n for n, bucket in delta.buckets.items() if len(bucket) == 64}
+    nodes = delta.nodes
+    nodes.update(zip(numbers, hashes, strict=True))
+    overlaid, heap = bool(reader.deltas), reader.top.heap
+    while numbers and numbers[0] > 1:
+        above: list[int] = []
+        above_hashes: list[bytes] = []
+        above_singles: set[int] = set()
+        at, count = 0, len(numbers)
+        while at < count:
+            number = numbers[at]
+            sibling = number ^ 1
+            own = hashes[at]
+            at += 1
+            if at < count and numbers[at] == sibling:  # only a right sibling can follow
+                other = hashes[at]
+                at += 1
+                sibling_changed = True
+            else:
+                sibling_changed = False
+                other = (
+                    reader.node(sibling)
+                    if overlaid
+                    else bytes(heap[32 * sibling : 32 * sibling + 32])
+                )
+            left, right = (other, own) if number & 1 else (own, other)
+            if own == EMPTY or other == EMPTY:
+                full = number if other == EMPTY else sibling
+                if full == sibling and not sibling_changed:
+                    single = other != EMPTY and reader.is_single(sibling)
+                else:
+                    single = full in singles
+                value = node_hash(left, right, is_leaf=single)
+                if single:
+                    above_singles.add(number >> 1)
+            else:
+                value = sha256(b"\1" + left + right).digest()
+            above.append(number >> 1)
+            above_hashes.append(value)
+        nodes.update(zip(above, above_hashes, strict=True))
+        numbers, hashes, singles = above, above_hashes, above_singles

@@ -1,0 +1,368 @@
+"""The authenticated state tree: reads, candidate overlays, commits, proofs.
+
+A height is committed in three steps, so that it shares one synced batch with the rest of a block:
+    overlay = tree.compute(writes)                  pure; may be done for many candidates
+    tree.add_rows(overlay, batch, height=, time_ms=)    the caller writes the batch, synced
+    tree.adopt(overlay)                             RAM follows; overlay.root is the tip's root
+Between `add_rows` and `adopt` reads still answer for the old tip, whether the batch is written
+yet or not. A failed write is a DurabilityError: throw the tree away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Protocol
+
+from ledger.errors import InvalidInputError, UsageError
+from ledger.state import rows
+from ledger.state.bucket import descend
+from ledger.state.history import History, PastView, UndoRecord, add_undo_rows, read_record
+from ledger.state.overlay import Change, Delta, Overlay, compute_delta, prepare_changes
+from ledger.state.proof import EMPTY, KIND_EMPTY, KIND_OTHER, encode_proof
+from ledger.state.rows import Meta, decode_meta, encode_meta
+from ledger.state.top import Top, bucket_of_rows, build_top, choose_levels
+from ledger.store import Batch, Store
+
+HISTORY_BLOCKS = 256
+HISTORY_MS = 120_000
+VALUE_BYTES_MAX = 2**24
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A height whose rows were handed out, until it is adopted."""
+
+    overlay: Overlay
+    height: int
+    time_ms: int
+    record: UndoRecord | None
+    expired: list[UndoRecord]
+    old_values: dict[bytes, bytes | None] = field(default_factory=dict)
+    old_hashes: dict[bytes, bytes] = field(default_factory=dict)
+
+
+class _Nodes(Protocol):
+    """Where a proof reads from: the tip's RAM, or a past view."""
+
+    levels: int
+
+    def node(self, number: int) -> bytes: ...
+    def bucket(self, number: int) -> bytes: ...
+
+
+class StateTree:
+    """The state at the tip, and behind it the kept history."""
+
+    def __init__(self, store: Store, *, meta: Meta | None, top: Top, history: History) -> None:
+        """Use `open`."""
+        self._store = store
+        self._top = top
+        self._history = history
+        self._base = 0  # counts adoptions: an overlay knows by it whether it fits the tip
+        self._tip: Overlay | None = None
+        self._pending: _Pending | None = None
+        self._fresh = meta is None
+        self.height = meta.height if meta else 0
+        self.time_ms = meta.time_ms if meta else 0
+        self.keys = meta.keys if meta else 0
+        self.root = meta.root if meta else EMPTY
+
+    @classmethod
+    def open(
+        cls,
+        store: Store,
+        *,
+        history_blocks: int = HISTORY_BLOCKS,
+        history_ms: int = HISTORY_MS,
+        top_levels: int | None = None,
+    ) -> StateTree:
+        """Load the tree that `store` holds; an empty store gives height 0 and a root of zeros.
+
+        History answers for `history_blocks` heights below the tip and for `history_ms` of block
+        time, whichever is more. `top_levels` fixes the levels in RAM (default: by the number of
+        keys). Raises InvalidInputError if the rows don't give the root that the meta row names.
+        """
+        data = store.get(rows.META)
+        meta = None if data is None else decode_meta(data)
+        keys = meta.keys if meta else 0
+        levels = choose_levels(keys) if top_levels is None else top_levels
+
+        def load(levels: int, number: int) -> bytes:
+            return bucket_of_rows(_bucket_rows(store, levels, number))
+
+        top = build_top(_value_hash_rows(store), levels=levels, load=load)
+        root = meta.root if meta else EMPTY
+        if top.root != root:
+            raise InvalidInputError(
+                "the state's rows don't match its root; restore a backup or sync again",
+                expected=root.hex(),
+                got=top.root.hex(),
+            )
+        history = History(blocks=history_blocks, span_ms=history_ms)
+        height = meta.height if meta else 0
+        while (record := read_record(store, height)) is not None:
+            history.records.appendleft(record)
+            height -= 1
+        return cls(store, meta=meta, top=top, history=history)
+
+    # --- reading at the tip ---
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of raw `key` at the tip, or None."""
+        pending = self._pending
+        if pending is not None and key in pending.old_values:
+            return pending.old_values[key]
+        return self._store.get(rows.VALUE + key)
+
+    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(raw key, value) of all keys that begin with `prefix`, in key order, at the tip."""
+        cut = len(rows.VALUE)
+        found = self._store.iterate(prefix=rows.VALUE + prefix)
+        if self._pending is None:
+            return ((key[cut:], value) for key, value in found)
+        merged: dict[bytes, bytes | None] = {key[cut:]: value for key, value in found}
+        olds = self._pending.old_values.items()
+        merged.update({key: old for key, old in olds if key.startswith(prefix)})
+        return iter([(key, value) for key, value in sorted(merged.items()) if value is not None])
+
+    def prove(self, key: bytes) -> tuple[bytes | None, bytes]:
+        """(value, proof bytes) of raw `key` at the tip."""
+        tree_key = sha256(key).digest()
+        kind, other, siblings = _path(self._top, tree_key)
+        if kind == KIND_OTHER:
+            return None, encode_proof(kind, other + self._value_hash(other), siblings)
+        value = None if kind == KIND_EMPTY else self.get(key)
+        return value, encode_proof(kind, b"", siblings)
+
+    def _value_hash(self, tree_key: bytes) -> bytes:
+        if self._pending is not None and tree_key in self._pending.old_hashes:
+            return self._pending.old_hashes[tree_key]
+        found = self._store.get(rows.VALUE_HASH + tree_key)
+        if found is None:
+            raise InvalidInputError("a value hash of the state is missing", got=tree_key.hex())
+        return found
+
+    # --- reading in history ---
+
+    @property
+    def lowest_height(self) -> int:
+        """The lowest height that `get_at` and `prove_at` answer for."""
+        return self._history.lowest(self.height)
+
+    def get_at(self, height: int, key: bytes) -> bytes | None:
+        """The value of raw `key` at `height`. InvalidInputError if history doesn't reach it."""
+        return self._value_in(self._past(height, sha256(key).digest()), key)
+
+    def prove_at(self, height: int, key: bytes) -> tuple[bytes | None, bytes, bytes]:
+        """(value, proof bytes, root) of raw `key` at `height`.
+
+        Raises InvalidInputError, naming the kept range, if history doesn't reach `height`.
+        """
+        tree_key = sha256(key).digest()
+        past = self._past(height, tree_key)
+        kind, other, siblings = _path(past, tree_key)
+        root = past.node(1)
+        if kind == KIND_OTHER:
+            entry = past.old_entry(other)
+            other_hash = entry[2] if entry else self._value_hash(other)
+            return None, encode_proof(kind, other + other_hash, siblings), root
+        value = None if kind == KIND_EMPTY else self._value_in(past, key)
+        return value, encode_proof(kind, b"", siblings), root
+
+    def _past(self, height: int, tree_key: bytes) -> PastView:
+        lowest = self.lowest_height
+        if not lowest <= height <= self.height:
+            raise InvalidInputError(
+                "the state at this height is not kept",
+                expected=f"heights {lowest} to {self.height}",
+                got=str(height),
+            )
+        records = self._history.above(height)
+        return PastView(store=self._store, top=self._top, records=records, tree_key=tree_key)
+
+    def _value_in(self, past: PastView, key: bytes) -> bytes | None:
+        entry = past.old_entry(sha256(key).digest())
+        if entry is None:
+            return self.get(key)
+        record, position, _ = entry
+        return past.old_value(record, position)
+
+    # --- candidates and commits ---
+
+    def compute(
+        self, writes: Mapping[bytes, bytes | None], parent: Overlay | None = None
+    ) -> Overlay:
+        """The state after `writes` (None deletes) over `parent`, or over the tip. Pure."""
+        self._check_base(parent)
+        for key, value in writes.items():
+            if value is not None and len(value) > VALUE_BYTES_MAX:
+                raise UsageError("a state value is too long", got=f"{len(value)} B at {key!r}")
+        overlay = Overlay(parent=parent, base=self._base, values=dict(writes), read=self._read)
+        self._fill(overlay, prepare_changes(overlay.values))
+        return overlay
+
+    def add_rows(self, overlay: Overlay, batch: Batch, *, height: int, time_ms: int) -> None:
+        """Add all rows that make `overlay` the state at `height` (block time `time_ms`).
+
+        `height` is the next one, or any if the store has no state yet. UsageError otherwise, or
+        if the overlay's parent is not the tip.
+        """
+        self._check_on_tip(overlay)
+        if not self._fresh and height != self.height + 1:
+            raise UsageError("not the next height", expected=str(self.height + 1), got=str(height))
+        pending = _Pending(overlay, height, time_ms, None, [])
+        if self._pending is not None:  # offered before, not adopted: its rows are still to go
+            pending.expired = self._pending.expired
+            self._pending = None
+        changes = overlay.changes
+        for change in changes:
+            old = pending.old_values[change.key] = self.get(change.key)
+            pending.old_hashes[change.tree_key] = EMPTY if old is None else sha256(old).digest()
+        for _, key, value, _ in changes:
+            if value is None:
+                batch.delete(rows.VALUE + key)
+            else:
+                batch.put(rows.VALUE + key, value)
+        for tree_key, _, _, value_hash in changes:
+            if value_hash is None:
+                batch.delete(rows.VALUE_HASH + tree_key)
+            else:
+                batch.put(rows.VALUE_HASH + tree_key, value_hash)
+        if height == self.height + 1:
+            pending.record = add_undo_rows(
+                batch,
+                top=self._top,
+                height=height,
+                time_ms=time_ms,
+                changed_nodes=sorted(overlay.delta.nodes),
+                changes=changes,
+                old_values=pending.old_values,
+                old_hashes=pending.old_hashes,
+            )
+        expired = self._history.expired(height=height, time_ms=time_ms)
+        self._history.drop(expired)
+        pending.expired += expired
+        for record in pending.expired:
+            for row in rows.undo_keys(record.height, len(record.nodes)):
+                batch.delete(row)
+        meta = Meta(height=height, time_ms=time_ms, keys=overlay.keys, root=overlay.root)
+        batch.put(rows.META, encode_meta(meta))
+        self._pending = pending
+
+    def adopt(self, overlay: Overlay) -> None:
+        """Make `overlay` the tip, once the batch with its rows is synced. UsageError otherwise."""
+        pending = self._pending
+        if pending is None or pending.overlay is not overlay:
+            raise UsageError("adopt without add_rows of this overlay")
+        self._top.update(overlay.delta.nodes, overlay.delta.buckets)
+        if pending.record is not None:
+            self._history.records.append(pending.record)
+        self._pending = None
+        self._fresh = False
+        self._base += 1
+        self._tip = overlay
+        self.height = pending.height
+        self.time_ms = pending.time_ms
+        self.root = overlay.root
+        self.keys = overlay.keys
+        # Children go on reading through it; empty and without a parent it keeps nothing alive.
+        overlay.parent = None
+        overlay.base = self._base
+        overlay.values = {}
+        overlay.changes = []
+        overlay.delta = Delta(self._top.levels, {}, {})
+
+    def _read(self, overlay: Overlay | None, key: bytes) -> bytes | None:
+        self._check_base(overlay)
+        while overlay is not None:
+            if key in overlay.values:
+                return overlay.values[key]
+            overlay = overlay.parent
+        return self.get(key)
+
+    def _check_base(self, overlay: Overlay | None) -> None:
+        """UsageError unless the chain of `overlay` begins at the tip."""
+        if overlay is None:
+            return
+        while overlay.parent is not None:
+            overlay = overlay.parent
+        if overlay.base != self._base:
+            raise UsageError("the overlay lies over a state that is no longer the tip")
+
+    def _check_on_tip(self, overlay: Overlay) -> None:
+        """UsageError unless `overlay` lies directly over the tip."""
+        self._check_base(overlay)
+        if overlay is self._tip or (overlay.parent is not None and overlay.parent is not self._tip):
+            raise UsageError("the overlay's parent is not the tip")
+        if overlay.delta.levels != self._top.levels:
+            self._fill(overlay, prepare_changes(overlay.values))
+
+    def _fill(self, overlay: Overlay, changes: list[Change]) -> None:
+        """Compute the overlay's delta over its parents; anew if the levels have changed."""
+        chain: list[Overlay] = []
+        above = overlay.parent
+        while above is not None:
+            chain.append(above)
+            above = above.parent
+        for ancestor in reversed(chain):
+            if ancestor.delta.levels != self._top.levels:
+                self._fill(ancestor, prepare_changes(ancestor.values))
+        parents = [ancestor.delta for ancestor in chain if ancestor.delta.nodes]
+        keys = overlay.parent.keys if overlay.parent else self.keys
+        delta, effective, keys = compute_delta(self._top, parents, changes, keys)
+        overlay.delta = delta
+        overlay.changes = effective
+        overlay.keys = keys
+        if 1 in delta.nodes:
+            overlay.root = delta.nodes[1]
+        else:
+            overlay.root = overlay.parent.root if overlay.parent else self.root
+
+
+def _path(nodes: _Nodes, tree_key: bytes) -> tuple[int, bytes, list[bytes]]:
+    """Where the path of `tree_key` ends: (kind, other key or b"", siblings top to bottom)."""
+    levels = nodes.levels
+    prefix = int.from_bytes(tree_key[:4], "big") >> (32 - levels)
+    siblings: list[bytes] = []
+    number = 1
+    for depth in range(levels):
+        own = number << 1 | prefix >> (levels - 1 - depth) & 1
+        left, right = nodes.node(own), nodes.node(own ^ 1)
+        if left == EMPTY or right == EMPTY:
+            here = nodes.node(number)
+            if here == EMPTY:
+                return KIND_EMPTY, b"", siblings
+            if here in (left, right):  # one leaf: the subtree is its hash
+                return *_only_leaf(nodes, number, tree_key), siblings
+        siblings.append(right)
+        number = own
+    kind, other, below = descend(nodes.bucket(prefix), levels, tree_key)
+    return kind, other, siblings + below
+
+
+def _only_leaf(nodes: _Nodes, number: int, tree_key: bytes) -> tuple[int, bytes]:
+    """(kind, other key) of the one leaf under node `number`."""
+    first = 1 << nodes.levels
+    while number < first:
+        number <<= 1
+        if nodes.node(number) == EMPTY:
+            number |= 1
+    kind, other, _ = descend(nodes.bucket(number - first), 0, tree_key)
+    return kind, other
+
+
+def _value_hash_rows(store: Store) -> Iterator[tuple[bytes, bytes]]:
+    cut = len(rows.VALUE_HASH)
+    return ((key[cut:], value) for key, value in store.iterate(prefix=rows.VALUE_HASH))
+
+
+def _bucket_rows(store: Store, levels: int, number: int) -> Iterator[tuple[bytes, bytes]]:
+    """The (tree key, value hash) rows of one bucket."""
+    cut = len(rows.VALUE_HASH)
+    low = (number << (32 - levels)).to_bytes(4, "big")
+    for key, value in store.iterate(prefix=rows.VALUE_HASH, start=rows.VALUE_HASH + low):
+        if int.from_bytes(key[cut : cut + 4], "big") >> (32 - levels) != number:
+            return
+        yield key[cut:], value
