@@ -28,7 +28,7 @@ def choose_levels(keys: int) -> int:
 class Top:
     """Heap of hashes and list of buckets; mutable, and trusted to be consistent."""
 
-    __slots__ = ("_load", "buckets", "heap", "levels")
+    __slots__ = ("_load", "buckets", "heap", "keys", "levels")
 
     def __init__(
         self,
@@ -36,12 +36,16 @@ class Top:
         levels: int,
         heap: bytearray,
         buckets: list[bytes | None],
+        keys: int,
         load: Callable[[int, int], bytes],
     ) -> None:
-        """`load(levels, number)` reads a bucket that is None in the list."""
+        """`keys` is the number of leaves at the beginning (nobody keeps it up to date here);
+
+        `load(levels, number)` reads a bucket that is None in the list."""
         self.levels = levels
         self.heap = heap
         self.buckets = buckets
+        self.keys = keys
         self._load = load
 
     @property
@@ -78,7 +82,9 @@ def build_top(
         buckets.append(bucket)
         hashes.append(fold(bucket, levels))
     singles = bytearray(len(bucket or b"") == 64 for bucket in buckets)
-    return Top(levels=levels, heap=build_heap(hashes, singles), buckets=buckets, load=load)
+    keys = sum(len(bucket or b"") for bucket in buckets) // 64
+    heap = build_heap(hashes, singles)
+    return Top(levels=levels, heap=heap, buckets=buckets, keys=keys, load=load)
 
 
 def read_buckets(rows: Iterable[tuple[bytes, bytes]], levels: int) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ class _Nodes(Protocol):
 class StateTree:
     """The state at the tip, and behind it the kept history."""
 
-    def __init__(self, store: Store, *, meta: Meta | None, top: Top, history: History) -> None:
+    def __init__(self, store: Store, *, meta: Meta, top: Top, history: History) -> None:
         """Use `open`."""
         self._store = store
         self._top = top
@@ -63,11 +63,11 @@ class StateTree:
         self._base = 0  # counts adoptions: an overlay knows by it whether it fits the tip
         self._tip: Overlay | None = None
         self._pending: _Pending | None = None
-        self._fresh = meta is None
-        self.height = meta.height if meta else 0
-        self.time_ms = meta.time_ms if meta else 0
-        self.keys = meta.keys if meta else 0
-        self.root = meta.root if meta else EMPTY
+        self._fresh = False
+        self.height = meta.height
+        self.time_ms = meta.time_ms
+        self.keys = top.keys
+        self.root = top.root
 
     @classmethod
     def open(
@@ -86,22 +86,43 @@ class StateTree:
         """
         data = store.get(rows.META)
         meta = None if data is None else decode_meta(data)
-        keys = meta.keys if meta else 0
-        levels = choose_levels(keys) if top_levels is None else top_levels
+        tree = cls.load(
+            store,
+            meta or Meta(height=0, time_ms=0, keys=0, root=EMPTY),
+            history_blocks=history_blocks,
+            history_ms=history_ms,
+            top_levels=top_levels,
+        )
+        tree._fresh = meta is None
+        if meta is None and tree.keys:
+            raise InvalidInputError("the state was not loaded to its end; load it again")
+        if meta is not None and (tree.root, tree.keys) != (meta.root, meta.keys):
+            raise InvalidInputError(
+                "the state's rows don't match its root; restore a backup or sync again",
+                expected=f"{meta.keys} keys, root {meta.root.hex()}",
+                got=f"{tree.keys} keys, root {tree.root.hex()}",
+            )
+        return tree
+
+    @classmethod
+    def load(
+        cls,
+        store: Store,
+        meta: Meta,
+        *,
+        history_blocks: int = HISTORY_BLOCKS,
+        history_ms: int = HISTORY_MS,
+        top_levels: int | None = None,
+    ) -> StateTree:
+        """Build the tree of the rows in `store`, whatever root and number of keys they give."""
+        levels = choose_levels(meta.keys) if top_levels is None else top_levels
 
         def load(levels: int, number: int) -> bytes:
             return bucket_of_rows(_bucket_rows(store, levels, number))
 
         top = build_top(_value_hash_rows(store), levels=levels, load=load)
-        root = meta.root if meta else EMPTY
-        if top.root != root:
-            raise InvalidInputError(
-                "the state's rows don't match its root; restore a backup or sync again",
-                expected=root.hex(),
-                got=top.root.hex(),
-            )
         history = History(blocks=history_blocks, span_ms=history_ms)
-        height = meta.height if meta else 0
+        height = meta.height
         while (record := read_record(store, height)) is not None:
             history.records.appendleft(record)
             height -= 1
