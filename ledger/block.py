@@ -117,8 +117,15 @@ class Block:
         header, txs, certificate, late, evidence = codec.read_array(
             codec.decode(data, bytes_max=BLOCK_BYTES_MAX), 5, "block"
         )
+        return cls.from_values(Header.from_value(header), txs, certificate, late, evidence)
+
+    @classmethod
+    def from_values(
+        cls, header: Header, txs: object, certificate: object, late: object, evidence: object
+    ) -> Block:
+        """A header and the decoded parts of a body; checked as by `decode`."""
         block = cls(
-            Header.from_value(header),
+            header,
             tuple(
                 codec.read_bytes(tx, "block tx", maximum=TX_BYTES_MAX)
                 for tx in codec.read_list(txs, BLOCK_TXS_MAX, "block txs")

@@ -1,0 +1,261 @@
+"""The genesis document: the JSON file that makes a chain this chain and no other.
+
+{
+  "version": 1,
+  "chain_id": text, 1-64 of [a-z0-9.-],
+  "genesis_time_ms": integer, Unix milliseconds,
+  "params": {each field of ledger.params.ChainParams: integer},
+  "validators": [{"name": text, "public_key": Multikey, "power": "decimal"}, ...],
+  "accounts": [{"id": Multikey, "balance": "decimal uzynk"}, ...]
+}
+
+The genesis hash is H("genesis", JCS bytes) (RFC 8785): spacing and the order of names don't count,
+everything else does, the order of the lists included. Powers and balances are u64, which JSON
+numbers can't carry exactly, so they are decimal strings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+
+from ledger.accounts import decode_account_id, encode_account_id
+from ledger.codec import U64_MAX, hash_tagged
+from ledger.errors import InvalidInputError
+from ledger.genesis_state import GenesisState
+from ledger.params import PARAM_NAMES, ChainParams
+from ledger.validator_set import TOTAL_POWER_MAX, VALIDATORS_MAX, Validator, ValidatorSet
+
+DOCUMENT_VERSION = 1
+DOCUMENT_BYTES_MAX = 256 * 1024 * 1024
+NESTING_MAX = 4
+NAME_MAX = 64
+TIME_MS_MAX = 2**53 - 1
+ACCOUNTS_MAX = 1_000_000
+
+_CHAIN_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,19}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenesisValidator:
+    """A validator of the first set; `name` is for people."""
+
+    name: str
+    public_key: bytes
+    power: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenesisAccount:
+    """An account (Ed25519 key, 32 B) and what it holds at height 0, in uzynk."""
+
+    id: bytes
+    balance: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenesisDocument:
+    """See the module docstring. Build one by hand, or with `parse`."""
+
+    chain_id: str
+    genesis_time_ms: int
+    params: ChainParams
+    validators: tuple[GenesisValidator, ...]
+    accounts: tuple[GenesisAccount, ...]
+
+    @classmethod
+    def parse(cls, data: bytes) -> GenesisDocument:
+        """Read the file's bytes. Raises InvalidInputError that names the field."""
+        root = _fields(
+            _load_json(data),
+            ("version", "chain_id", "genesis_time_ms", "params", "validators", "accounts"),
+            "genesis",
+        )
+        _integer(root["version"], "version", DOCUMENT_VERSION, DOCUMENT_VERSION)
+        chain_id = _text(root["chain_id"], "chain_id")
+        if not _CHAIN_ID.fullmatch(chain_id):
+            raise _bad("chain_id", "1-64 of a-z 0-9 . -, not beginning with . or -", chain_id)
+        params = _fields(root["params"], PARAM_NAMES, "params")
+        document = cls(
+            chain_id=chain_id,
+            genesis_time_ms=_integer(root["genesis_time_ms"], "genesis_time_ms", 0, TIME_MS_MAX),
+            params=_params(params),
+            validators=tuple(
+                _validator(item, f"validators[{i}]")
+                for i, item in enumerate(_list(root["validators"], "validators", VALIDATORS_MAX))
+            ),
+            accounts=tuple(
+                _account(item, f"accounts[{i}]")
+                for i, item in enumerate(_list(root["accounts"], "accounts", ACCOUNTS_MAX))
+            ),
+        )
+        document.to_state()  # sums, duplicates, sizes
+        return document
+
+    def to_value(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {
+            "version": DOCUMENT_VERSION,
+            "chain_id": self.chain_id,
+            "genesis_time_ms": self.genesis_time_ms,
+            "params": {name: getattr(self.params, name) for name in PARAM_NAMES},
+            "validators": [
+                {
+                    "name": v.name,
+                    "public_key": encode_account_id(v.public_key),
+                    "power": str(v.power),
+                }
+                for v in self.validators
+            ],
+            "accounts": [
+                {"id": encode_account_id(a.id), "balance": str(a.balance)} for a in self.accounts
+            ],
+        }
+
+    def encode(self) -> bytes:
+        """Indented JSON for a file; `parse` is the inverse."""
+        return (json.dumps(self.to_value(), indent=2) + "\n").encode()
+
+    def compute_hash(self) -> bytes:
+        """The genesis hash, 32 B."""
+        return hash_tagged("genesis", rfc8785.dumps(self.to_value()))
+
+    def to_state(self) -> GenesisState:
+        """What the ledger starts from. Raises InvalidInputError for sets and sums out of range."""
+        return GenesisState(
+            chain_id=self.chain_id,
+            genesis_hash=self.compute_hash(),
+            params=self.params,
+            validators=ValidatorSet.of(
+                Validator(public_key=v.public_key, power=v.power) for v in self.validators
+            ),
+            accounts=tuple((a.id, a.balance) for a in self.accounts),
+            time_ms=self.genesis_time_ms,
+        )
+
+
+def _load_json(data: bytes) -> object:
+    if len(data) > DOCUMENT_BYTES_MAX:
+        raise InvalidInputError(
+            "genesis is too long", expected=f"at most {DOCUMENT_BYTES_MAX} B", got=f"{len(data)} B"
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("genesis is not UTF-8 text", got=str(error)) from error
+    _check_nesting(text)
+    try:
+        return json.loads(
+            text, object_pairs_hook=_unique_object, parse_float=_no_float, parse_constant=_no_float
+        )
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError("genesis is not JSON", got=str(error)) from error
+
+
+def _check_nesting(text: str) -> None:
+    """Bound the depth before the parser recurses. Quoted text is skipped."""
+    depth = 0
+    for token in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
+        first = token.group()[0]
+        if first in "[{":
+            depth += 1
+            if depth > NESTING_MAX:
+                raise InvalidInputError("genesis is nested too deep", expected=f"<= {NESTING_MAX}")
+        elif first in "]}":
+            depth -= 1
+
+
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInputError("genesis names a field twice", got=twice)
+    return found
+
+
+def _no_float(text: str) -> int:
+    raise InvalidInputError("genesis holds a number that is no integer", got=text)
+
+
+def _bad(field: str, expected: str, got: object) -> InvalidInputError:
+    return InvalidInputError(
+        f"genesis field {field} is wrong", expected=expected, got=repr(got)[:80]
+    )
+
+
+def _fields(value: object, names: tuple[str, ...], what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _bad(what, "an object", value)
+    for name in names:
+        if name not in value:
+            raise InvalidInputError(f"genesis field {what}.{name} is missing")
+    for name in value:
+        if name not in names:
+            raise InvalidInputError(f"genesis field {what}.{name[:40]} is unknown")
+    return value
+
+
+def _list(value: object, what: str, count_max: int) -> list[Any]:
+    if not isinstance(value, list) or not value or len(value) > count_max:
+        raise _bad(what, f"a list of 1..{count_max} items", value)
+    return value
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= NAME_MAX or not value.isprintable():
+        raise _bad(what, f"1..{NAME_MAX} printable characters", value)
+    return value
+
+
+def _integer(value: object, what: str, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise _bad(what, f"an integer in {low}..{high}", value)
+    return value
+
+
+def _decimal(value: object, what: str, low: int, high: int) -> int:
+    if not isinstance(value, str) or not _DECIMAL.fullmatch(value) or not low <= int(value) <= high:
+        raise _bad(what, f'a decimal string in "{low}".."{high}"', value)
+    return int(value)
+
+
+def _key(value: object, what: str) -> bytes:
+    try:
+        return decode_account_id(value)  # type: ignore[arg-type]  # it judges any value
+    except InvalidInputError as error:
+        raise _bad(what, error.expected, value) from error
+
+
+def _params(values: Mapping[str, Any]) -> ChainParams:
+    try:
+        return ChainParams(**values)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"genesis field params is wrong: {error.message}",
+            expected=error.expected,
+            got=error.got,
+        ) from error
+
+
+def _validator(value: object, what: str) -> GenesisValidator:
+    fields = _fields(value, ("name", "public_key", "power"), what)
+    return GenesisValidator(
+        name=_text(fields["name"], f"{what}.name"),
+        public_key=_key(fields["public_key"], f"{what}.public_key"),
+        power=_decimal(fields["power"], f"{what}.power", 1, TOTAL_POWER_MAX),
+    )
+
+
+def _account(value: object, what: str) -> GenesisAccount:
+    fields = _fields(value, ("id", "balance"), what)
+    return GenesisAccount(
+        id=_key(fields["id"], f"{what}.id"),
+        balance=_decimal(fields["balance"], f"{what}.balance", 0, U64_MAX),
+    )

@@ -1,0 +1,452 @@
+"""The chain: final blocks, the state after the last of them, and candidates for the next.
+
+- `build` and `judge` execute a candidate beside the tip and cache the result by block hash; a node
+  executes each block once. Neither changes the chain.
+- `commit` writes one synced batch: block, certificate, results, state, side rows, indexes, log
+  tiles, height. Only then does RAM follow. After a DurabilityError the chain refuses further
+  writes; opening the store again finds the last height that was synced.
+- Signatures of txs are the caller's duty; everything else that makes a block valid is checked
+  here, except who leads a view (consensus).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ledger import block_rows, codec
+from ledger.accounts import (
+    ACCOUNT_PREFIX,
+    POOL_PREFIX,
+    Account,
+    parse_account_row,
+    read_account,
+)
+from ledger.block import PROTOCOL_VERSION, Block, Header, compute_body_hash
+from ledger.certificate import Certificate, VoteKind, verify_certificate
+from ledger.chain_view import ChainView
+from ledger.consensus_rows import ConsensusRows
+from ledger.errors import InvalidInputError, UsageError
+from ledger.execution import AuditLog, TxHandler
+from ledger.executor import Execution, Executor
+from ledger.finality import FinalityProof
+from ledger.genesis_state import AUDIT_FRONTIER_KEY, VALIDATORS_KEY, GenesisState
+from ledger.params import PARAMS_KEY, ChainParams
+from ledger.state import StateTree
+from ledger.store import Batch, Store
+from ledger.tx import Tx
+from ledger.tx_result import TxResult
+from ledger.validator_set import ValidatorSet
+
+CANDIDATES_MAX = 16
+
+CommitRows = Callable[[Store, int, list[bytes]], Iterable[tuple[bytes, bytes]]]
+"""(store, log size before, new entries) -> rows to write with the height (audit tiles)."""
+
+
+class BlockTooEarly(InvalidInputError):
+    """A fresh block's time is too far ahead of the local clock: hold it, don't drop it."""
+
+    def __init__(self, time_ms: int, latest_ms: int) -> None:
+        super().__init__(
+            "block is too early", expected=f"time <= {latest_ms}", got=str(time_ms), retry=True
+        )
+        self.wait_ms = time_ms - latest_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What a height brought. `next_nonces` and `balances` are those of the payers in the block
+    (for the mempool); `audit_size_before` is the log's size before `log_entries`."""
+
+    height: int
+    block_hash: bytes
+    time_ms: int
+    tx_ids: tuple[bytes, ...]
+    results: tuple[TxResult, ...]
+    audit_size_before: int
+    log_entries: list[bytes] = field(repr=False)
+    side_rows: dict[bytes, bytes] = field(repr=False)
+    next_nonces: dict[bytes, int] = field(repr=False)
+    balances: dict[bytes, int] = field(repr=False)
+
+
+class Chain:
+    """See the module docstring. Build with `open`."""
+
+    def __init__(
+        self,
+        store: Store,
+        genesis: GenesisState,
+        tree: StateTree,
+        executor: Executor,
+        audit_log: AuditLog,
+        commit_rows: CommitRows | None,
+    ) -> None:
+        self.genesis = genesis
+        self.tree = tree
+        self.executor = executor
+        self._store = store
+        self._audit_log = audit_log
+        self._commit_rows = commit_rows
+        self._consensus = ConsensusRows(store)
+        self._candidates: dict[bytes, Execution] = {}
+        self.height = block_rows.read_height(store) or 0
+        self.head: Header | None = None
+        self.head_certificate: Certificate | None = None
+        if self.height:
+            self.head = block_rows.read_header(store, self.height)
+            self.head_certificate = block_rows.read_certificate(store, self.height)
+        if tree.height != self.height or (self.head and tree.root != self.head.state_root):
+            raise InvalidInputError(
+                "the store's state and blocks are of different heights",
+                expected=f"state at height {self.height}",
+                got=f"height {tree.height}, root {tree.root.hex()}",
+            )
+        self._params_row = _need_row(tree, PARAMS_KEY)
+        self.params = ChainParams.decode(self._params_row)
+        self.validators = ValidatorSet.decode(_need_row(tree, VALIDATORS_KEY))
+
+    @classmethod
+    def open(
+        cls,
+        store: Store,
+        genesis: GenesisState,
+        handlers: Mapping[str, TxHandler],
+        audit_log: AuditLog,
+        commit_rows: CommitRows | None = None,
+    ) -> Chain:
+        """Start an empty store at height 0 in one synced batch, or load what it holds.
+
+        Raises InvalidInputError for a store of another genesis, DurabilityError.
+        """
+        found = store.get(block_rows.META_GENESIS)
+        if found is not None and found != genesis.genesis_hash:
+            raise InvalidInputError(
+                "the store belongs to another chain; use its genesis file or another folder",
+                expected=f"genesis hash {genesis.genesis_hash.hex()}",
+                got=found.hex(),
+            )
+        tree = StateTree.open(store)
+        if found is None:
+            batch = Batch()
+            overlay = tree.compute(genesis.state_rows(), None)
+            tree.add_rows(overlay, batch, height=0, time_ms=genesis.time_ms)
+            batch.put(block_rows.META_GENESIS, genesis.genesis_hash)
+            batch.put(block_rows.META_HEIGHT, bytes(8))
+            store.write(batch, sync=True)
+            tree.adopt(overlay)
+        executor = Executor(genesis.chain_id, handlers, audit_log)
+        return cls(store, genesis, tree, executor, audit_log, commit_rows)
+
+    # --- the tip ---
+
+    @property
+    def chain_id(self) -> str:
+        return self.genesis.chain_id
+
+    @property
+    def head_hash(self) -> bytes:
+        """Hash of the last final block; the genesis hash at height 0."""
+        return self.head.hash if self.head else self.genesis.genesis_hash
+
+    @property
+    def head_time_ms(self) -> int:
+        return self.head.time_ms if self.head else self.genesis.time_ms
+
+    @property
+    def seed(self) -> bytes:
+        """What picks the leaders of height + 1: until the beacon comes, the parent block's hash."""
+        return self.head_hash
+
+    def account(self, account_id: bytes) -> Account:
+        """At the tip."""
+        return read_account(self.tree, account_id)
+
+    # --- candidates ---
+
+    def build(
+        self,
+        *,
+        view: int,
+        proposer: bytes,
+        time_ms: int,
+        candidates: Sequence[Tx],
+        vrf_proof: bytes = b"",
+    ) -> Block:
+        """A block for height + 1 of those `candidates` that are admissible, in order, within the
+        limits. Its time is `time_ms`, or 1 ms after the parent's if that is later."""
+        time_ms = max(time_ms, self.head_time_ms + 1)
+        execution = self.executor.execute(
+            self.tree,
+            None,
+            height=self.height + 1,
+            time_ms=time_ms,
+            txs=candidates,
+            params=self.params,
+            skip_inadmissible=True,
+        )
+        included = execution.included
+        header = Header(
+            protocol_version=PROTOCOL_VERSION,
+            chain_id=self.chain_id,
+            height=self.height + 1,
+            time_ms=time_ms,
+            parent_hash=self.head_hash,
+            origin_view=view,
+            proposer=proposer,
+            vrf_proof=vrf_proof,
+            body_hash=compute_body_hash([tx.id for tx in included], self.head_certificate),
+            state_root=execution.overlay.root,
+            audit_size=execution.audit_size,
+            audit_root=execution.audit_root,
+            results_root=execution.results_root,
+            validators_hash=self.validators.hash,
+            next_validators_hash=self.validators.hash,
+        )
+        self._remember(header.hash, execution)
+        return Block(header, tuple(tx.encoded for tx in included), self.head_certificate)
+
+    def judge(self, block: Block, txs: Sequence[Tx], *, now_ms: int | None) -> None:
+        """Raise InvalidInputError unless `block` is valid for height + 1.
+
+        `txs` are the block's, decoded, signatures verified by the caller. `now_ms` None: a
+        re-proposal, for which the time window does not count. Raises BlockTooEarly, and then the
+        same block may be judged again later.
+        """
+        self._check_header(block.header)
+        self._check_body(block, txs)
+        if now_ms is not None and block.header.time_ms > now_ms + self.params.time_ahead_max_ms:
+            raise BlockTooEarly(block.header.time_ms, now_ms + self.params.time_ahead_max_ms)
+        if block.hash not in self._candidates:
+            self._check_parent_certificate(block.parent_certificate)
+            self._remember(block.hash, self._execute_and_compare(block.header, txs))
+
+    def _check_header(self, header: Header) -> None:
+        for what, expected, got in (
+            ("protocol version", PROTOCOL_VERSION, header.protocol_version),
+            ("chain id", self.chain_id, header.chain_id),
+            ("height", self.height + 1, header.height),
+            ("parent", self.head_hash, header.parent_hash),
+            # The field waits for the beacon; until then nothing verifies it, so it stays empty.
+            ("VRF proof", b"", header.vrf_proof),
+            ("validators hash", self.validators.hash, header.validators_hash),
+            ("next validators hash", self.validators.hash, header.next_validators_hash),
+        ):
+            if expected != got:
+                raise InvalidInputError(
+                    f"block has a wrong {what}", expected=_text(expected), got=_text(got)
+                )
+        if header.time_ms <= self.head_time_ms:
+            raise InvalidInputError(
+                "block is not later than its parent",
+                expected=f"time > {self.head_time_ms}",
+                got=str(header.time_ms),
+            )
+        if header.origin_view < 1:
+            raise InvalidInputError("block has a wrong origin view", expected="at least 1")
+        if header.proposer not in self.validators:
+            raise InvalidInputError("proposer is no validator", got=header.proposer.hex())
+
+    def _check_body(self, block: Block, txs: Sequence[Tx]) -> None:
+        if block.computed_body_hash != block.header.body_hash:
+            raise InvalidInputError("block body does not match its header")
+        if tuple(tx.id for tx in txs) != block.tx_ids:
+            raise UsageError("the txs given are not those of the block")
+        if block.late_votes or block.evidence:
+            # Nothing counts them before staking does; unverified bytes have no place in a chain.
+            raise InvalidInputError("block carries late votes or evidence", expected="none")
+
+    def _check_parent_certificate(self, certificate: Certificate | None) -> None:
+        if certificate == self.head_certificate:
+            return
+        if certificate is None or self.head is None:
+            raise InvalidInputError(
+                "block has a wrong parent certificate", expected="one, except in block 1"
+            )
+        if (
+            certificate.kind is not VoteKind.FINALIZE
+            or certificate.height != self.height
+            or certificate.block_hash != self.head.hash
+        ):
+            raise InvalidInputError("parent certificate does not finalize the parent")
+        verify_certificate(certificate, self.validators, self.chain_id)
+
+    def _execute_and_compare(self, header: Header, txs: Sequence[Tx]) -> Execution:
+        execution = self.executor.execute(
+            self.tree,
+            None,
+            height=header.height,
+            time_ms=header.time_ms,
+            txs=txs,
+            params=self.params,
+            skip_inadmissible=False,
+        )
+        for what, expected, got in (
+            ("state root", execution.overlay.root, header.state_root),
+            ("audit size", execution.audit_size, header.audit_size),
+            ("audit root", execution.audit_root, header.audit_root),
+            ("results root", execution.results_root, header.results_root),
+        ):
+            if expected != got:
+                raise InvalidInputError(
+                    f"block has a wrong {what}", expected=_text(expected), got=_text(got)
+                )
+        return execution
+
+    def _remember(self, block_hash: bytes, execution: Execution) -> None:
+        if len(self._candidates) >= CANDIDATES_MAX:
+            self._candidates.pop(next(iter(self._candidates)))  # the oldest; executing again works
+        self._candidates[block_hash] = execution
+
+    # --- commit ---
+
+    def commit(
+        self, block: Block, certificate: Certificate, txs: Sequence[Tx] | None = None
+    ) -> Commit:
+        """Make `block` final, durably. The certificate's signatures are the caller's duty.
+
+        `txs` spares decoding them for a block that was never judged. Raises InvalidInputError
+        for a block or certificate that does not fit, DurabilityError if it could not be written;
+        in both cases nothing has changed.
+        """
+        if (
+            certificate.kind is not VoteKind.FINALIZE
+            or certificate.height != block.height
+            or certificate.block_hash != block.hash
+        ):
+            raise InvalidInputError("certificate does not finalize this block")
+        if txs is None and (block.hash not in self._candidates or not self._fits(block)):
+            txs = [Tx.decode(tx) for tx in block.txs]
+        if txs is not None:
+            self.judge(block, txs, now_ms=None)
+        execution = self._candidates[block.hash]
+        old_size = self._audit_log.size_and_root(self._frontier())[0]
+        batch = Batch()
+        block_rows.add_block_rows(batch, block, certificate, execution.results)
+        self.tree.add_rows(
+            execution.overlay, batch, height=block.height, time_ms=block.header.time_ms
+        )
+        for key, value in execution.side_rows.items():
+            batch.put(key, value)
+        if self._commit_rows and execution.log_entries:
+            for key, value in self._commit_rows(self._store, old_size, execution.log_entries):
+                batch.put(key, value)
+        old_keys = self._consensus.keys_up_to(block.height)
+        for key in old_keys:
+            batch.delete(key)
+        self._store.write(batch, sync=True)
+        self._adopt(block, certificate, execution, old_keys)
+        return Commit(
+            height=block.height,
+            block_hash=block.hash,
+            time_ms=block.header.time_ms,
+            tx_ids=block.tx_ids,
+            results=execution.results,
+            audit_size_before=old_size,
+            log_entries=execution.log_entries,
+            side_rows=execution.side_rows,
+            next_nonces=execution.next_nonces,
+            balances=execution.balances,
+        )
+
+    def _fits(self, block: Block) -> bool:
+        return block.computed_body_hash == block.header.body_hash
+
+    def _frontier(self) -> bytes:
+        return self.tree.get(AUDIT_FRONTIER_KEY) or b""
+
+    def _adopt(
+        self, block: Block, certificate: Certificate, execution: Execution, old_keys: list[bytes]
+    ) -> None:
+        """RAM follows the store."""
+        self.tree.adopt(execution.overlay)
+        self._consensus.forget(old_keys)
+        self._candidates.clear()
+        self.height = block.height
+        self.head = block.header
+        self.head_certificate = certificate
+        row = _need_row(self.tree, PARAMS_KEY)
+        if row != self._params_row:
+            self._params_row, self.params = row, ChainParams.decode(row)
+
+    # --- reading ---
+
+    def header(self, height: int) -> Header:
+        """Raises InvalidInputError if there is no such block; so do the next three."""
+        return block_rows.read_header(self._store, height)
+
+    def certificate(self, height: int) -> Certificate:
+        """The finalization certificate that this node holds of `height`."""
+        return block_rows.read_certificate(self._store, height)
+
+    def block(self, height: int) -> Block:
+        return block_rows.read_block(self._store, height)
+
+    def results(self, height: int) -> list[TxResult]:
+        """In tx order."""
+        return block_rows.read_results(self._store, height)
+
+    def tx_location(self, tx_id: bytes) -> tuple[int, int] | None:
+        """(height, index in the block) of a final tx, or None."""
+        return block_rows.read_tx_location(self._store, tx_id)
+
+    def view(self) -> ChainView:
+        """The tip with its proofs. Raises InvalidInputError (retry) before block 1."""
+        return self.view_at(self.height)
+
+    def view_at(self, height: int) -> ChainView:
+        """The state after `height`; what history no longer keeps fails on reading."""
+        if self.head is None or self.head_certificate is None or not 1 <= height <= self.height:
+            raise InvalidInputError(
+                "no final block at this height",
+                expected=f"1..{self.height}" if self.height else "block 1, which is still to come",
+                got=str(height),
+                retry=height >= self.height,
+            )
+        if height == self.height:
+            proof = FinalityProof(header=self.head, certificate=self.head_certificate)
+        else:
+            proof = FinalityProof(header=self.header(height), certificate=self.certificate(height))
+        return ChainView(self.tree, self._store, proof)
+
+    # --- consensus durability ---
+
+    def store_consensus(self, blocks: Sequence[Block], certificates: Sequence[Certificate]) -> None:
+        """Write candidates and certificates durably, before a vote that relies on them leaves.
+        They go away when their height is final. Raises DurabilityError."""
+        self._consensus.add(blocks, certificates)
+
+    def load_consensus(self, height: int) -> tuple[list[Block], list[Certificate]]:
+        """What `store_consensus` kept of `height`."""
+        return self._consensus.load(height)
+
+    # --- invariants ---
+
+    def check_invariants(self) -> None:
+        """Balances and pools add up to the genesis supply. Walks all accounts: slow.
+
+        Raises InvalidInputError if the store breaks that.
+        """
+        balances = sum(parse_account_row(row)[0] for _, row in self.tree.iterate(ACCOUNT_PREFIX))
+        pools = sum(
+            codec.read_int(codec.decode(row, bytes_max=9), "pool")
+            for _, row in self.tree.iterate(POOL_PREFIX)
+        )
+        if balances + pools != self.genesis.supply:
+            raise InvalidInputError(
+                "the supply is not conserved",
+                expected=f"{self.genesis.supply} uzynk",
+                got=f"{balances} in accounts and {pools} in pools",
+            )
+
+
+def _need_row(tree: StateTree, key: bytes) -> bytes:
+    row = tree.get(key)
+    if row is None:
+        raise InvalidInputError("the state lacks a row that every chain has", got=key.hex())
+    return row
+
+
+def _text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,87 @@
+"""Chain parameters: what every node must agree on, held in the state tree.
+
+Row: `state_key("params", b"")` -> canonical array of the fields of `ChainParams` in order.
+Amounts are uzynk (u64), times are milliseconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from ledger import codec
+from ledger.block import BLOCK_TXS_MAX
+from ledger.errors import InvalidInputError
+from ledger.state import state_key
+
+PARAMS_BYTES_MAX = 512
+# A block's frame (header, a certificate of 256 signatures, framing) has to fit beside its txs.
+BLOCK_TX_BYTES_CEILING = 3 * 512 * 1024
+DAY_MS = 24 * 3600 * 1000
+
+PARAMS_KEY = state_key("params", b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainParams:
+    """The parameters, with the defaults of a new network.
+
+    `fee_base` and `fee_per_byte`: the least fee of a tx, in uzynk.
+    `block_bytes_max`: sum of the wire bytes of a block's txs. `block_weight_max`: sum of the
+    weights of its messages (1 = a transfer). `block_txs_max`: number of txs.
+    `tx_valid_blocks_max`: how far past the current height a tx may stay valid.
+    `time_ahead_max_ms`: how far a fresh block's time may be ahead of a voter's clock.
+    `dispute_window_ms`, `did_ops_per_day_max`: rules of the DID method (docs/protocol.md).
+    `audit_leaves_max`: leaves an anchored batch may hold.
+    """
+
+    fee_base: int = 100
+    fee_per_byte: int = 1
+    block_bytes_max: int = 1024 * 1024
+    block_weight_max: int = 8192
+    block_txs_max: int = 2048
+    tx_valid_blocks_max: int = 20_000
+    time_ahead_max_ms: int = 500
+    dispute_window_ms: int = 72 * 3600 * 1000
+    did_ops_per_day_max: int = 100
+    audit_leaves_max: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise InvalidInputError(
+                    f"chain parameter {name} is out of range",
+                    expected=f"{low}..{high}",
+                    got=repr(value)[:40],
+                )
+
+    def compute_fee_min(self, tx_bytes: int) -> int:
+        """The least fee, in uzynk, of a tx of `tx_bytes` wire bytes."""
+        return self.fee_base + self.fee_per_byte * tx_bytes
+
+    def encode(self) -> bytes:
+        return codec.encode([getattr(self, name) for name in PARAM_NAMES])
+
+    @classmethod
+    def decode(cls, data: bytes) -> ChainParams:
+        """Inverse of `encode`. Raises InvalidInputError."""
+        values = codec.read_array(
+            codec.decode(data, bytes_max=PARAMS_BYTES_MAX), len(PARAM_NAMES), "chain parameters"
+        )
+        return cls(**dict(zip(PARAM_NAMES, values, strict=True)))
+
+
+PARAM_NAMES = tuple(f.name for f in fields(ChainParams))
+
+_BOUNDS: tuple[tuple[str, int, int], ...] = (
+    ("fee_base", 0, 2**48),
+    ("fee_per_byte", 0, 2**32),
+    ("block_bytes_max", 64 * 1024, BLOCK_TX_BYTES_CEILING),
+    ("block_weight_max", 1, 2**32),
+    ("block_txs_max", 1, BLOCK_TXS_MAX),
+    ("tx_valid_blocks_max", 1, 2**32),
+    ("time_ahead_max_ms", 1, 60_000),
+    ("dispute_window_ms", 1, 365 * DAY_MS),
+    ("did_ops_per_day_max", 1, 2**32),
+    ("audit_leaves_max", 1, 2**20),
+)
