@@ -1,0 +1,272 @@
+"""Checking a resolver's answer, offline, with nothing but a trusted validator set.
+
+The steps are those of the chain of proof: validator set -> certificate -> header -> state root ->
+record -> document and metadata. Everything in the answer is judged: what does not follow from the
+proof is refused, so that no byte that means something can be changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from did import strict_json
+from did.document import compute_document_hash, to_stored
+from did.multikey import decode_base64url
+from did.operation import decode_operation
+from did.oplog import ENTRY_BYTES_MAX, LogEntry, hash_entry
+from did.record import RECORD_BYTES_MAX, Record, Status, record_key
+from did.resolver import (
+    CONTENT_TYPE,
+    PROOF_TYPE,
+    compute_metadata,
+    format_time,
+    not_found_result,
+)
+from did.syntax import decode_did
+from ledger.block import HEADER_BYTES_MAX, Header
+from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate
+from ledger.errors import InvalidInputError, UsageError
+from ledger.finality import HANDOFFS_MAX, FinalityProof, Handoff, verify_finality
+from ledger.merkle import PATH_HASHES_MAX, verify_inclusion_proof
+from ledger.state import verify_state_proof
+from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
+
+STATE_PROOF_BYTES_MAX = 16 * 1024
+ANSWER_BYTES_MAX = 8 * 1024 * 1024
+CLOCK_SKEW_MAX_MS = 10_000
+"""How far ahead of our clock a header may be; voters themselves allow 500 ms."""
+
+
+class Outcome(StrEnum):
+    """What a verified answer shows."""
+
+    FOUND = "found"
+    DEACTIVATED = "deactivated"
+    NOT_FOUND = "not found"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A verified answer: as of block `height` at `time_ms` (Unix ms). `record` is None if there
+    is none. `steps` say in words what was checked."""
+
+    did: str
+    outcome: Outcome
+    height: int
+    time_ms: int
+    record: Record | None
+    steps: tuple[str, ...]
+
+
+def verify_resolution(
+    answer: dict[str, Any],
+    *,
+    did: str,
+    trusted: ValidatorSet,
+    chain_id: str,
+    max_age_ms: int | None,
+    now_ms: int | None,
+) -> Verdict:
+    """Check a resolution result for `did`. `max_age_ms` None accepts any age; else `now_ms` (Unix
+    ms) is needed. Raises InvalidInputError naming the first thing that is wrong."""
+    # Back and forth through strict JSON: whatever follows meets plain values of bounded depth.
+    answer = decode_answer(_encode(answer))
+    resolution, metadata = answer["didResolutionMetadata"], answer["didDocumentMetadata"]
+    if type(resolution) is not dict or type(metadata) is not dict:
+        raise InvalidInputError("metadata is not an object")
+    found = "error" not in resolution
+    holder = metadata if found else resolution
+    header, record, steps = verify_proof(
+        holder.get("proof"),
+        did=did,
+        trusted=trusted,
+        chain_id=chain_id,
+        max_age_ms=max_age_ms,
+        now_ms=now_ms,
+    )
+    document = answer["didDocument"]
+    if record is None:
+        outcome = Outcome.NOT_FOUND
+        expected = not_found_result(did)
+    else:
+        outcome = Outcome.FOUND if record.status is Status.ACTIVE else Outcome.DEACTIVATED
+        expected = {
+            "didDocument": None,
+            "didResolutionMetadata": {"contentType": CONTENT_TYPE},
+            "didDocumentMetadata": compute_metadata(record),
+        }
+    if outcome is Outcome.FOUND:
+        assert record is not None
+        stored = strict_json.encode(to_stored(did, document))
+        if compute_document_hash(stored) != record.doc_hash:
+            raise InvalidInputError(
+                "document is not the one that the record names",
+                expected=record.doc_hash.hex(),
+                got=compute_document_hash(stored).hex(),
+            )
+        steps.append("the document has the hash that the record names")
+        expected["didDocument"] = document
+    shown = {
+        "didDocument": document,
+        "didResolutionMetadata": {k: v for k, v in resolution.items() if found or k != "proof"},
+        "didDocumentMetadata": {k: v for k, v in metadata.items() if not found or k != "proof"},
+    }
+    if _encode(shown) != _encode(expected):
+        raise InvalidInputError("answer says something that its proof does not show")
+    steps.append(f"metadata follows from the record: {outcome.value}")
+    return Verdict(
+        did=did,
+        outcome=outcome,
+        height=header.height,
+        time_ms=header.time_ms,
+        record=record,
+        steps=tuple(steps),
+    )
+
+
+def decode_answer(data: bytes) -> dict[str, Any]:
+    """Parse an answer as it came over the wire. Raises InvalidInputError, also for a repeated name,
+    which two readers would read differently."""
+    answer = strict_json.decode(data, bytes_max=ANSWER_BYTES_MAX)
+    return _read_members(answer, _ANSWER_MEMBERS, "answer")
+
+
+def verify_proof(
+    proof: object,
+    *,
+    did: str,
+    trusted: ValidatorSet,
+    chain_id: str,
+    max_age_ms: int | None,
+    now_ms: int | None,
+) -> tuple[Header, Record | None, list[str]]:
+    """Check a proof object (`did.resolver`). Returns the header and the DID's record, both now
+    trusted, and the steps taken. Raises InvalidInputError."""
+    identifier = decode_did(did)
+    form = _read_members(proof, _PROOF_MEMBERS, "proof")
+    if form["type"] != PROOF_TYPE:
+        raise InvalidInputError("proof has another type", expected=PROOF_TYPE)
+    finality = _read_finality(form)
+    header = verify_finality(finality, trusted, chain_id)
+    steps = [
+        f"{len(finality.handoffs)} handoffs lead from the trusted validator set to the signers",
+        f"signers with more than 2/3 of the power finalized block {header.height}",
+    ]
+    _check_age(header, max_age_ms, now_ms)
+    if max_age_ms is not None:
+        steps.append(f"the block, of {format_time(header.time_ms)}, is young enough")
+    shown = form["record"]
+    row = None if shown is None else decode_base64url(shown, bytes_max=RECORD_BYTES_MAX)
+    state_proof = decode_base64url(form["stateProof"], bytes_max=STATE_PROOF_BYTES_MAX)
+    verify_state_proof(header.state_root, record_key(identifier), row, state_proof)
+    if row is None:
+        steps.append("the block's state holds no record of the DID")
+        return header, None, steps
+    record = Record.decode(row)
+    if record.did != identifier:
+        raise InvalidInputError("record is of another DID", expected=did, got=record.did_text)
+    steps.append(f"the block's state holds the record, version {record.version_id}")
+    return header, record, steps
+
+
+def verify_history_operation(item: dict[str, Any], record: Record) -> LogEntry:
+    """Check one operation of a history page against the DID's trusted record. Returns the entry.
+
+    `nullifiedBy` is not proven here: it follows from the whole history (a recovery nullifies what
+    lies between its `prev` and itself). Raises InvalidInputError."""
+    _read_members(item, _HISTORY_MEMBERS, "history item")
+    raw = decode_base64url(item["entry"], bytes_max=ENTRY_BYTES_MAX)
+    path = item["path"]
+    if type(path) is not list or len(path) > PATH_HASHES_MAX:
+        raise InvalidInputError("log path is malformed")
+    entry = LogEntry.decode(raw)
+    verify_inclusion_proof(
+        record.log_root,
+        record.seq + 1,
+        entry.seq,
+        hash_entry(raw),
+        [decode_base64url(h, bytes_max=32) for h in path],
+    )
+    operation = decode_operation(entry.operation)
+    expected = {
+        **item,
+        "seq": entry.seq,
+        "versionId": operation.version_id,
+        "type": operation.type.value,
+        "height": entry.height,
+        "time": format_time(entry.time_ms),
+    }
+    if operation.did != record.did or _encode(item) != _encode(expected):
+        raise InvalidInputError("history item says something that its entry does not")
+    return entry
+
+
+_ANSWER_MEMBERS = frozenset(("didDocument", "didResolutionMetadata", "didDocumentMetadata"))
+_PROOF_MEMBERS = frozenset(("type", "record", "stateProof", "header", "certificate", "handoffs"))
+_HANDOFF_MEMBERS = frozenset(("header", "certificate", "nextValidators"))
+_HISTORY_MEMBERS = frozenset(
+    ("seq", "versionId", "type", "height", "time", "nullifiedBy", "entry", "path")
+)
+
+
+def _read_finality(form: dict[str, Any]) -> FinalityProof:
+    handoffs = form["handoffs"]
+    if type(handoffs) is not list or len(handoffs) > HANDOFFS_MAX:
+        raise InvalidInputError("handoffs are malformed", expected=f"at most {HANDOFFS_MAX}")
+    found = []
+    for item in handoffs:
+        handoff = _read_members(item, _HANDOFF_MEMBERS, "handoff")
+        next_set = decode_base64url(handoff["nextValidators"], bytes_max=VALIDATOR_SET_BYTES_MAX)
+        found.append(
+            Handoff(
+                header=_read_header(handoff),
+                certificate=_read_certificate(handoff),
+                next_validators=ValidatorSet.decode(next_set),
+            )
+        )
+    return FinalityProof(
+        header=_read_header(form), certificate=_read_certificate(form), handoffs=tuple(found)
+    )
+
+
+def _read_header(form: dict[str, Any]) -> Header:
+    return Header.decode(decode_base64url(form["header"], bytes_max=HEADER_BYTES_MAX))
+
+
+def _read_certificate(form: dict[str, Any]) -> Certificate:
+    raw = decode_base64url(form["certificate"], bytes_max=CERTIFICATE_BYTES_MAX)
+    return Certificate.decode(raw)
+
+
+def _check_age(header: Header, max_age_ms: int | None, now_ms: int | None) -> None:
+    if max_age_ms is None:
+        return
+    if now_ms is None:
+        raise UsageError("a maximum age needs the time", expected="now_ms")
+    if header.time_ms < now_ms - max_age_ms:
+        raise InvalidInputError(
+            "answer is stale",
+            expected=f"a block at most {max_age_ms} ms old",
+            got=f"{now_ms - header.time_ms} ms",
+            retry=True,
+        )
+    if header.time_ms > now_ms + CLOCK_SKEW_MAX_MS:
+        raise InvalidInputError(
+            "answer is of a block from the future; is this clock right?",
+            got=f"{header.time_ms - now_ms} ms ahead",
+        )
+
+
+def _read_members(value: object, names: frozenset[str], what: str) -> dict[str, Any]:
+    if type(value) is not dict or value.keys() != names:
+        raise InvalidInputError(f"{what} is malformed", expected=", ".join(sorted(names)))
+    return value
+
+
+def _encode(value: object) -> bytes:
+    try:
+        return strict_json.encode(value)
+    except UsageError as error:
+        raise InvalidInputError("answer has no canonical form") from error
