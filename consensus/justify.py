@@ -1,0 +1,122 @@
+"""Why a leader may propose what it proposes (rules 5, 6, 13), and the certificates of a height.
+
+A fresh block in view v needs the nullifications of exactly 1..v-1. A block notarized in view p is
+proposed again with that notarization and the nullifications of exactly p+1..v-1. The order in a
+message is: the notarization if there is one, then the nullifications by ascending view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from consensus.messages import NEED_MAX, Propose
+from ledger.certificate import Certificate, SignatureCheck, VoteKind, verify_certificate
+from ledger.errors import InvalidInputError
+from ledger.validator_set import ValidatorSet
+
+Justify = tuple[bytes | None, tuple[Certificate, ...]]
+"""(hash of the block to propose again, or None for a fresh one; the certificates)."""
+
+
+class CertificateBook:
+    """The verified certificates of one height."""
+
+    def __init__(self) -> None:
+        self.nullified: dict[int, Certificate] = {}
+        self.notarized: dict[int, dict[bytes, Certificate]] = {}
+        self.finalized: dict[tuple[int, bytes], Certificate] = {}
+        self.highest_nullified = 0
+        self.highest_notarized = 0
+
+    def holds(self, kind: VoteKind, view: int, block_hash: bytes) -> bool:
+        if kind is VoteKind.NULLIFY:
+            return view in self.nullified
+        if kind is VoteKind.NOTARIZE:
+            return block_hash in self.notarized.get(view, ())
+        return (view, block_hash) in self.finalized
+
+    def add(self, certificate: Certificate) -> None:
+        view = certificate.view
+        match certificate.kind:
+            case VoteKind.NULLIFY:
+                self.nullified[view] = certificate
+                self.highest_nullified = max(self.highest_nullified, view)
+            case VoteKind.NOTARIZE:
+                self.notarized.setdefault(view, {})[certificate.block_hash] = certificate
+                self.highest_notarized = max(self.highest_notarized, view)
+            case VoteKind.FINALIZE:
+                self.finalized[view, certificate.block_hash] = certificate
+
+    def all(self) -> Iterator[Certificate]:
+        yield from self.nullified.values()
+        for by_hash in self.notarized.values():
+            yield from by_hash.values()
+        yield from self.finalized.values()
+
+    def notarization(self, view: int) -> Certificate | None:
+        """The notarization of `view` (the lowest hash, should a fork have made two)."""
+        by_hash = self.notarized.get(view)
+        return by_hash[min(by_hash)] if by_hash else None
+
+    def entry_to(self, view: int) -> Certificate | None:
+        """A certificate that lets a peer enter `view`, or the view before it."""
+        return (
+            self.nullified.get(view - 1) or self.notarization(view) or self.notarization(view - 1)
+        )
+
+    def needed(self, view: int) -> tuple[int, ...]:
+        """Rule 5: views below `view` without nullification, down to the first notarization."""
+        missing: list[int] = []
+        for below in range(view - 1, 0, -1):
+            if below in self.notarized or len(missing) == NEED_MAX:
+                break
+            if below not in self.nullified:
+                missing.append(below)
+        return tuple(missing)
+
+    def justify_for(self, view: int) -> Justify | None:
+        """Rule 13: what a leader of `view` may propose by these certificates; None: nothing."""
+        nullifications: list[Certificate] = []
+        for below in range(view - 1, 0, -1):
+            notarization = self.notarization(below)
+            if notarization is not None:
+                return notarization.block_hash, (notarization, *reversed(nullifications))
+            nullification = self.nullified.get(below)
+            if nullification is None:
+                return None
+            nullifications.append(nullification)
+        return None, tuple(reversed(nullifications))
+
+
+def verify_justify(
+    propose: Propose, validators: ValidatorSet, chain_id: str, is_valid: SignatureCheck
+) -> None:
+    """Check rule 6 for a proposal whose block is of this height. Raises InvalidInputError."""
+    nullifications = propose.justify
+    first_view = 1
+    if propose.justify and propose.justify[0].kind is VoteKind.NOTARIZE:
+        notarization, nullifications = propose.justify[0], propose.justify[1:]
+        first_view = notarization.view + 1
+        if notarization.view >= propose.view:
+            raise InvalidInputError("justify notarizes a view that is not below the proposal's")
+        if notarization.block_hash != propose.block.hash:
+            raise InvalidInputError("justify notarizes another block")
+        if not 1 <= propose.block.header.origin_view <= notarization.view:
+            raise InvalidInputError("block is younger than its notarization")
+    elif propose.block.header.origin_view != propose.view:
+        raise InvalidInputError(
+            "fresh block has another origin view",
+            expected=str(propose.view),
+            got=str(propose.block.header.origin_view),
+        )
+    if any(c.kind is not VoteKind.NULLIFY for c in nullifications) or [
+        c.view for c in nullifications
+    ] != list(range(first_view, propose.view)):
+        raise InvalidInputError(
+            "justify does not nullify exactly the views before the proposal",
+            expected=f"{first_view}..{propose.view - 1}",
+        )
+    for certificate in propose.justify:
+        if certificate.height != propose.height:
+            raise InvalidInputError("justify is of another height")
+        verify_certificate(certificate, validators, chain_id, is_valid)

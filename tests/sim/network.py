@@ -1,0 +1,224 @@
+"""A seeded network of real consensus cores, with everything around them that can go wrong.
+
+The real `Core` runs against simulated time, links, disks and crashes. All choices come from one
+`random.Random(seed)` and one event queue, so a seed is a schedule: the same seed gives the same
+trace hash. A schedule has two phases: chaos (loss, delay, duplication, reordering, partitions,
+crashes at any effect boundary) up to `chaos_ms`, then a healed network in which every honest node
+must soon finalise more heights.
+
+Invariants, checked as it runs: honest nodes never commit different blocks at a height; no invalid
+block is committed; no evidence is found against an honest validator; nothing halts; the healed
+network moves.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from consensus.evidence import Evidence, ForkProof, verify_evidence
+from consensus.messages import ConsensusMessage
+from consensus.rules import Rules
+from consensus.statement import Statement
+from consensus.timing import Timing
+from ledger.block import Block
+from ledger.certificate import Certificate
+from ledger.validator_set import Validator, ValidatorSet
+from tests.sim.crypto import is_valid
+from tests.sim.node import Node
+
+CHAIN_ID = "zynk-sim"
+GENESIS_HASH = b"\x07" * 32
+HEALED_HEIGHTS = 2
+HEALED_MS_MAX = 40_000
+EVENTS_MAX = 400_000
+TIMING = Timing(
+    view_timeout_base_ms=200,
+    view_timeout_min_ms=150,
+    view_timeout_max_ms=2000,
+    retry_ms=60,
+    block_interval_min_ms=5,
+    empty_interval_ms=50,
+    heartbeat_ms=1000,
+    early_retry_ms=10,
+)
+
+
+class InvariantBroken(Exception):
+    """The simulation found what must never be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One schedule: who takes part and what goes wrong."""
+
+    seed: int
+    powers: tuple[int, ...] = (1, 1, 1, 1)
+    chaos_ms: int = 600
+    loss: float = 0.0
+    duplication: float = 0.0
+    delay_ms_max: int = 15
+    crash_per_step: float = 0.0
+    partitions: int = 0
+    skewed_clocks: bool = False
+    byzantine: dict[int, Callable[[Simulation, int], Node]] = field(default_factory=dict)
+    node_type: type[Node] = Node
+    rules: Callable[[], Rules] = Rules
+    guard_enforced: bool = True
+    followers: int = 0
+    wire: bool = False
+    stops_at_fork: bool = True
+
+
+class Simulation:
+    """Runs one plan; raises InvariantBroken."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.rng = random.Random(plan.seed)
+        self.now_us = 0
+        self.is_chaos = True
+        self.finals: dict[int, Block] = {}
+        self.valid_hashes: set[bytes] = set()
+        self.evidence: dict[bytes, Evidence] = {}
+        self.forks: list[ForkProof] = []
+        self.has_forked = False
+        self.events = 0
+        self._trace = blake2b(digest_size=16)
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._side: dict[int, int] = {}
+        count = len(plan.powers)
+        self.keys = [bytes([i + 1]) * 32 for i in range(count + plan.followers)]
+        self.validators = ValidatorSet.of(
+            Validator(public_key=self.keys[i], power=plan.powers[i]) for i in range(count)
+        )
+        self.nodes: list[Node] = []
+        for i in range(count + plan.followers):
+            self.nodes.append(plan.byzantine.get(i, plan.node_type)(self, i))
+        self.honest = [n for n in self.nodes if n.is_honest]
+        self.honest_keys = {n.key for n in self.honest}
+
+    # --- time ---
+
+    def after(self, delay_us: int, action: Callable[[], None]) -> None:
+        self._sequence += 1
+        heapq.heappush(self._queue, (self.now_us + delay_us, self._sequence, action))
+
+    def trace(self, *what: object) -> None:
+        self._trace.update(repr((self.now_us, *what)).encode())
+
+    @property
+    def trace_hash(self) -> str:
+        return self._trace.hexdigest()
+
+    # --- running ---
+
+    def run(self) -> Simulation:
+        """Chaos, then heal, then see that the network moves."""
+        for node in self.nodes:
+            node.boot()
+        self._plan_partitions()
+        self._run_until(self.plan.chaos_ms * 1000, lambda: False)
+        self._heal()
+        goal = max(len(n.disk.chain) for n in self.honest) + HEALED_HEIGHTS
+
+        def is_done() -> bool:
+            return all(len(n.disk.chain) >= goal for n in self.honest)
+
+        self._run_until(self.now_us + HEALED_MS_MAX * 1000, is_done)
+        if not is_done() and not self.has_forked:
+            heights = [(n.index, n.core.height, n.core.view) for n in self.honest]
+            raise InvariantBroken(f"stuck after healing: (node, height, view) = {heights}")
+        return self
+
+    def _run_until(self, end_us: int, is_done: Callable[[], bool]) -> None:
+        queue = self._queue
+        while queue and queue[0][0] <= end_us and not self.has_forked:
+            self.now_us, _, action = heapq.heappop(queue)
+            action()
+            self.events += 1
+            if self.events > EVENTS_MAX:
+                raise InvariantBroken("the schedule does not end")
+            if self.events % 16 == 0 and is_done():
+                return
+        if not self.has_forked and not is_done():
+            self.now_us = max(self.now_us, end_us)
+
+    def _plan_partitions(self) -> None:
+        for _ in range(self.plan.partitions):
+            start_us = self.rng.randrange(self.plan.chaos_ms * 1000)
+            self.after(start_us, self._split)
+            self.after(start_us + self.rng.randrange(400_000), self._join)
+
+    def _split(self) -> None:
+        if self.is_chaos:
+            self._side = {n.index: self.rng.randrange(2) for n in self.nodes}
+
+    def _join(self) -> None:
+        self._side = {}
+
+    def _heal(self) -> None:
+        self.is_chaos = False
+        self._join()
+        for node in self.nodes:
+            if not node.is_up:
+                node.boot()
+            node.wake_soon(1)
+
+    # --- links ---
+
+    def can_talk(self, a: int, b: int) -> bool:
+        return self.nodes[b].is_up and self._side.get(a) == self._side.get(b)
+
+    def send(self, source: int, target: int, message: ConsensusMessage) -> None:
+        rng, plan = self.rng, self.plan
+        if source == target or (self.is_chaos and self._side.get(source) != self._side.get(target)):
+            return
+        copies = 1
+        if self.is_chaos:
+            if plan.loss and rng.random() < plan.loss:
+                return
+            if plan.duplication and rng.random() < plan.duplication:
+                copies = 2
+        node = self.nodes[target]
+        for _ in range(copies):
+            delay_us = 500 + int(rng.random() * plan.delay_ms_max * 1000)
+            self.after(delay_us, lambda: node.receive(source, message))
+
+    def broadcast(self, source: int, message: ConsensusMessage) -> None:
+        for node in self.nodes:
+            self.send(source, node.index, message)
+
+    # --- invariants ---
+
+    def on_commit(self, node: Node, block: Block, certificate: Certificate) -> None:
+        """Called for each commit of an honest node."""
+        self.trace("commit", node.index, block.height, block.hash)
+        first = self.finals.setdefault(block.height, block)
+        if first.hash != block.hash:
+            self.has_forked = True
+            if self.plan.stops_at_fork:
+                raise InvariantBroken(f"two blocks are final at height {block.height}")
+        if block.hash not in self.valid_hashes:
+            raise InvariantBroken(f"an invalid block is final at height {block.height}")
+
+    def on_evidence(self, evidence: Evidence) -> None:
+        verify_evidence(evidence, CHAIN_ID, is_valid)
+        self.evidence[evidence.signer] = evidence
+        if evidence.signer in self.honest_keys:
+            raise InvariantBroken(
+                f"an honest validator is framed: {evidence.first} and {evidence.second}"
+            )
+
+    def on_halt(self, fork_proof: ForkProof) -> None:
+        self.forks.append(fork_proof)
+        self.has_forked = True
+        if self.plan.stops_at_fork:
+            raise InvariantBroken(f"halted by a fork at height {fork_proof.height}")
+
+    def on_guard_refusal(self, statement: Statement) -> None:
+        raise InvariantBroken(f"the sign guard had to refuse {statement}")
