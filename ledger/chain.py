@@ -33,12 +33,14 @@ from ledger.finality import FinalityProof
 from ledger.genesis_state import AUDIT_FRONTIER_KEY, VALIDATORS_KEY, GenesisState
 from ledger.params import PARAMS_KEY, ChainParams
 from ledger.state import StateTree
+from ledger.state.top import choose_levels
 from ledger.store import Batch, Store
 from ledger.tx import Tx
 from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 
 CANDIDATES_MAX = 16
+GENESIS_LEVELS_MIN = 12  # of the tree's RAM: room for a young chain to grow (128 KB)
 
 CommitRows = Callable[[Store, int, list[bytes]], Iterable[tuple[bytes, bytes]]]
 """(store, log size before, new entries) -> rows to write with the height (audit tiles)."""
@@ -127,10 +129,14 @@ class Chain:
                 expected=f"genesis hash {genesis.genesis_hash.hex()}",
                 got=found.hex(),
             )
-        tree = StateTree.open(store)
-        if found is None:
+        if found is not None:
+            tree = StateTree.open(store)
+        else:
+            rows = genesis.state_rows()
+            levels = max(choose_levels(len(rows)), GENESIS_LEVELS_MIN)
+            tree = StateTree.open(store, top_levels=levels)
             batch = Batch()
-            overlay = tree.compute(genesis.state_rows(), None)
+            overlay = tree.compute(rows, None)
             tree.add_rows(overlay, batch, height=0, time_ms=genesis.time_ms)
             batch.put(block_rows.META_GENESIS, genesis.genesis_hash)
             batch.put(block_rows.META_HEIGHT, bytes(8))
