@@ -1,0 +1,433 @@
+"""The table of methods. Names and parameters are interfaces: they only ever grow (docs/rpc.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ledger.errors import ZynkError
+from rpc.api import NodeApi, Wait
+from rpc.errors import RpcCode, as_rpc_error
+from rpc.params import (
+    BLOCK_REF,
+    HEIGHT,
+    HEX32,
+    Param,
+    blob,
+    choice,
+    integer,
+    list_of,
+    text,
+)
+from rpc.registry import Call, Method
+from rpc.results import (
+    AMOUNT,
+    ANY_OBJECT,
+    BLOB,
+    BOOL,
+    COUNT,
+    HEADER,
+    HEX,
+    LEAF,
+    PROOF,
+    TEXT,
+    TX_RESULT,
+    TX_RESULT_MEMBERS,
+    VALIDATOR,
+    array,
+    or_null,
+    record,
+)
+
+TX_BYTES_MAX = 64 * 1024
+"""As ledger.tx; the envelope itself is the node's business."""
+BATCH_TXS_MAX = 4096
+WAIT_MS_DEFAULT = 10_000
+WAIT_MS_MAX = 60_000
+LEAVES_MAX = 1000
+MULTIHASH_BYTES_MAX = 128
+PAGE_DEFAULT = 100
+PAGE_MAX = 1000
+
+_DID = Param(
+    name="did",
+    kind=text(512, what="a DID"),
+    description="A decentralised identifier, such as did:zynk:z...",
+    required=True,
+)
+_BLOCK = Param(
+    name="block",
+    kind=BLOCK_REF,
+    description="A height or a block hash; absent: the newest final block.",
+)
+_AT_HEIGHT = Param(
+    name="height",
+    kind=HEIGHT,
+    description="State after this height; absent: after the newest final block.",
+)
+_TX = Param(
+    name="tx", kind=blob(TX_BYTES_MAX), description="A signed tx's wire bytes.", required=True
+)
+_WAIT = Param(
+    name="wait",
+    kind=choice("none", "accepted", "finalized"),
+    description="When to answer: at once, when the mempool has judged it, or when it is final.",
+    default="accepted",
+)
+_TIMEOUT = Param(
+    name="timeout_ms",
+    kind=integer(1, WAIT_MS_MAX),
+    description="How long to wait; then the answer has the status reached so far.",
+    default=WAIT_MS_DEFAULT,
+)
+_CURSOR = Param(
+    name="cursor",
+    kind=integer(0, 2**53 - 1),
+    description="`next_cursor` of the page before; absent: from the start.",
+    default=0,
+)
+_LIMIT = Param(
+    name="limit",
+    kind=integer(1, PAGE_MAX),
+    description="Items a page.",
+    default=PAGE_DEFAULT,
+)
+_NEXT_CURSOR = or_null(COUNT)
+
+
+def _tx_submit_batch(api: NodeApi) -> Call:
+    """Refusals inside the batch become members `error` of their outcome."""
+
+    async def call(txs: Sequence[bytes], wait: Wait, timeout_ms: int) -> object:
+        outcomes = await api.tx_submit_batch(txs, wait, timeout_ms)
+        return {
+            "outcomes": [
+                {"status": "refused", "error": as_rpc_error(outcome, carries_tx=True).to_json()}
+                if isinstance(outcome, ZynkError)
+                else outcome
+                for outcome in outcomes
+            ]
+        }
+
+    return call
+
+
+_NODE = (
+    Method(
+        name="node_status",
+        summary="What this node is, how far it is, and why it does not vote if it does not.",
+        bind=lambda api: api.node_status,
+        result=record(
+            chain_id=TEXT,
+            genesis_hash=HEX,
+            version=TEXT,
+            api_version=TEXT,
+            height=COUNT,
+            block_hash=HEX,
+            time_ms=COUNT,
+            ready=BOOL,
+            reasons=array(TEXT),
+            sync=record(syncing=BOOL, target_height=COUNT),
+            validator=record(public_key=or_null(HEX), voting=BOOL, reason=TEXT),
+            mempool=record(count=COUNT, bytes=COUNT),
+            peers=COUNT,
+        ),
+    ),
+    Method(
+        name="node_peers",
+        summary="The peers this node is connected to.",
+        bind=lambda api: api.node_peers,
+        result=record(peers=array(record(peer_id=TEXT, connected=BOOL))),
+    ),
+)
+
+_CHAIN = (
+    Method(
+        name="chain_head",
+        summary="The newest final block's header, with the proof that it is final.",
+        bind=lambda api: api.chain_head,
+        result=record(height=COUNT, hash=HEX, header=HEADER, finality=BLOB),
+    ),
+    Method(
+        name="chain_header",
+        summary="A final header and its wire bytes.",
+        bind=lambda api: api.chain_header,
+        params=(_BLOCK,),
+        result=record(height=COUNT, hash=HEX, header=HEADER, encoded=BLOB, finality=BLOB),
+        errors=(RpcCode.NOT_FOUND, RpcCode.HISTORY_PRUNED),
+    ),
+    Method(
+        name="chain_block",
+        summary="A final block: header, tx ids with result codes, wire bytes, certificate.",
+        bind=lambda api: api.chain_block,
+        params=(_BLOCK,),
+        result=record(
+            height=COUNT,
+            hash=HEX,
+            header=HEADER,
+            txs=array(record(tx_id=HEX, code=TEXT)),
+            encoded=BLOB,
+            finality=BLOB,
+        ),
+        errors=(RpcCode.NOT_FOUND, RpcCode.HISTORY_PRUNED),
+    ),
+    Method(
+        name="chain_certificate",
+        summary="The finalization certificate of a block.",
+        bind=lambda api: api.chain_certificate,
+        params=(_BLOCK,),
+        result=record(height=COUNT, view=COUNT, hash=HEX, encoded=BLOB, signers=array(HEX)),
+        errors=(RpcCode.NOT_FOUND, RpcCode.HISTORY_PRUNED),
+    ),
+    Method(
+        name="chain_validators",
+        summary="The validator set that votes on a height.",
+        bind=lambda api: api.chain_validators,
+        params=(_AT_HEIGHT,),
+        result=record(
+            height=COUNT,
+            hash=HEX,
+            total_power=AMOUNT,
+            validators=array(VALIDATOR),
+            encoded=BLOB,
+            finality=BLOB,
+        ),
+        errors=(RpcCode.NOT_FOUND, RpcCode.HISTORY_PRUNED),
+    ),
+    Method(
+        name="chain_account",
+        summary="An account's balance and nonce, proven; zeros with a proof of absence if new.",
+        bind=lambda api: api.chain_account,
+        params=(
+            Param(name="account", kind=HEX32, description="Its public key.", required=True),
+            _AT_HEIGHT,
+        ),
+        result=record(account=HEX, balance=AMOUNT, nonce=COUNT, proof=PROOF),
+        errors=(RpcCode.HISTORY_PRUNED,),
+    ),
+    Method(
+        name="chain_params",
+        summary="The chain's parameters, proven.",
+        bind=lambda api: api.chain_params,
+        result=record(params=ANY_OBJECT, proof=PROOF),
+    ),
+)
+
+_TX_ERRORS = (RpcCode.TX_REFUSED, RpcCode.MEMPOOL_FULL, RpcCode.NOT_READY)
+_TX_METHODS = (
+    Method(
+        name="tx_submit",
+        summary="Submit a signed tx. Submitting the same bytes again is harmless.",
+        bind=lambda api: api.tx_submit,
+        params=(_TX, _WAIT, _TIMEOUT),
+        result=TX_RESULT,
+        carries_tx=True,
+        errors=_TX_ERRORS,
+    ),
+    Method(
+        name="tx_submitBatch",
+        summary="Submit many txs, admitted in order. One outcome a tx, refusals included.",
+        bind=_tx_submit_batch,
+        params=(
+            Param(
+                name="txs",
+                kind=list_of(blob(TX_BYTES_MAX), BATCH_TXS_MAX),
+                description="Signed txs' wire bytes.",
+                required=True,
+            ),
+            _WAIT,
+            _TIMEOUT,
+        ),
+        result=record(
+            outcomes=array(
+                {"oneOf": [TX_RESULT, record(status={"enum": ["refused"]}, error=ANY_OBJECT)]}
+            )
+        ),
+        carries_tx=True,
+        errors=_TX_ERRORS,
+    ),
+    Method(
+        name="tx_get",
+        summary="A tx by id: pending, or final with its result.",
+        bind=lambda api: api.tx_get,
+        params=(Param(name="tx_id", kind=HEX32, description="The tx id.", required=True),),
+        result=TX_RESULT,
+        errors=(RpcCode.NOT_FOUND,),
+    ),
+    Method(
+        name="tx_estimateFee",
+        summary="The least fee for a tx of this size and content; its signature is not checked.",
+        bind=lambda api: api.tx_estimate_fee,
+        params=(_TX,),
+        result=record(fee=AMOUNT, weight=COUNT, bytes=COUNT),
+        carries_tx=True,
+        errors=(RpcCode.TX_REFUSED,),
+    ),
+)
+
+_DID_METHODS = (
+    Method(
+        name="did_resolve",
+        summary="Resolve a DID to its document, with metadata and proof.",
+        bind=lambda api: api.did_resolve,
+        params=(
+            _DID,
+            Param(name="version_id", kind=text(128), description="An exact version."),
+            Param(name="version_time", kind=text(40), description="As of this UTC time."),
+        ),
+        result=record(
+            {"proof": PROOF},
+            didDocument=or_null(ANY_OBJECT),
+            didDocumentMetadata=ANY_OBJECT,
+            didResolutionMetadata=ANY_OBJECT,
+        ),
+    ),
+    Method(
+        name="did_submit",
+        summary="Submit a payer-signed tx that carries a DID operation.",
+        bind=lambda api: api.did_submit,
+        params=(_TX, _WAIT, _TIMEOUT),
+        result=record({"did": TEXT}, **TX_RESULT_MEMBERS),
+        carries_tx=True,
+        errors=_TX_ERRORS,
+    ),
+    Method(
+        name="did_history",
+        summary="The operations of a DID, oldest first, with the proof of its current record.",
+        bind=lambda api: api.did_history,
+        params=(_DID, _CURSOR, _LIMIT),
+        result=record(
+            did=TEXT,
+            operations=array(record(seq=COUNT, version_id=TEXT, operation=BLOB, height=COUNT)),
+            next_cursor=_NEXT_CURSOR,
+            proof=PROOF,
+        ),
+        errors=(RpcCode.NOT_FOUND,),
+    ),
+    Method(
+        name="did_proof",
+        summary="State proofs of a DID's record and document, or of its absence.",
+        bind=lambda api: api.did_proof,
+        params=(_DID, _AT_HEIGHT),
+        result=record(did=TEXT, height=COUNT, proofs=array(PROOF)),
+        errors=(RpcCode.HISTORY_PRUNED,),
+    ),
+)
+
+_LEAF_PARAM = Param(
+    name="leaf", kind=HEX32, description="The leaf's hash, from audit_submit.", required=True
+)
+_AUDIT = (
+    Method(
+        name="audit_submit",
+        summary="Submit hashes to a stream; answered once they are durable here, not yet anchored.",
+        bind=lambda api: api.audit_submit,
+        params=(
+            Param(name="stream", kind=text(256), description="The stream.", required=True),
+            Param(
+                name="leaves",
+                kind=list_of(blob(MULTIHASH_BYTES_MAX), LEAVES_MAX),
+                description="Multihashes (sha2-256, sha2-512 or sha3-256) of what is logged.",
+                required=True,
+            ),
+            Param(
+                name="request_id",
+                kind=text(64),
+                description="The same id with the same content is carried out once.",
+            ),
+        ),
+        result=record(stream=TEXT, leaves=array(LEAF)),
+        errors=(RpcCode.NOT_READY, RpcCode.RATE_LIMITED, RpcCode.NOT_FOUND),
+    ),
+    Method(
+        name="audit_status",
+        summary="How far leaves have come.",
+        bind=lambda api: api.audit_status,
+        params=(
+            Param(
+                name="leaves",
+                kind=list_of(HEX32, LEAVES_MAX),
+                description="Leaf hashes, from audit_submit.",
+                required=True,
+            ),
+        ),
+        result=record(leaves=array(LEAF)),
+    ),
+    Method(
+        name="audit_receipt",
+        summary="A leaf's receipt: everything an offline verifier needs.",
+        bind=lambda api: api.audit_receipt,
+        params=(_LEAF_PARAM,),
+        result=record(leaf=HEX, height=COUNT, receipt=BLOB),
+        errors=(RpcCode.NOT_FOUND, RpcCode.NOT_READY),
+    ),
+    Method(
+        name="audit_inclusion",
+        summary="An RFC 6962 inclusion proof in the global log.",
+        bind=lambda api: api.audit_inclusion,
+        params=(
+            Param(name="leaf_index", kind=HEIGHT, description="0-based.", required=True),
+            Param(name="tree_size", kind=HEIGHT, description="Absent: the newest final size."),
+        ),
+        result=record(
+            {"finality": BLOB}, leaf_index=COUNT, tree_size=COUNT, root_hash=HEX, path=array(HEX)
+        ),
+        errors=(RpcCode.NOT_FOUND,),
+    ),
+    Method(
+        name="audit_consistency",
+        summary="An RFC 6962 consistency proof between two sizes of the global log.",
+        bind=lambda api: api.audit_consistency,
+        params=(
+            Param(name="first_size", kind=HEIGHT, description="The older size.", required=True),
+            Param(name="second_size", kind=HEIGHT, description="Absent: the newest final size."),
+        ),
+        result=record(
+            {"finality": BLOB}, first_size=COUNT, second_size=COUNT, root_hash=HEX, path=array(HEX)
+        ),
+        errors=(RpcCode.NOT_FOUND,),
+    ),
+    Method(
+        name="audit_checkpoint",
+        summary="Size and root of the global log in the newest final header.",
+        bind=lambda api: api.audit_checkpoint,
+        result=record(height=COUNT, tree_size=COUNT, root_hash=HEX, finality=BLOB),
+    ),
+)
+
+_STAKE = (
+    Method(
+        name="stake_validators",
+        summary="Validators and their stake.",
+        bind=lambda api: api.stake_validators,
+        params=(_AT_HEIGHT,),
+        result=record(
+            {"proof": PROOF, "finality": BLOB}, height=COUNT, validators=array(VALIDATOR)
+        ),
+        errors=(RpcCode.HISTORY_PRUNED,),
+    ),
+    Method(
+        name="stake_delegations",
+        summary="Stakes bonded to validators, of one account or of all.",
+        bind=lambda api: api.stake_delegations,
+        params=(
+            Param(name="account", kind=HEX32, description="Absent: everybody's."),
+            _CURSOR,
+            _LIMIT,
+        ),
+        result=record(
+            {"proof": PROOF, "finality": BLOB},
+            height=COUNT,
+            delegations=array(record(account=HEX, validator=HEX, amount=AMOUNT)),
+            next_cursor=_NEXT_CURSOR,
+        ),
+    ),
+)
+
+METHODS: tuple[Method, ...] = (
+    *_NODE,
+    *_CHAIN,
+    *_TX_METHODS,
+    *_DID_METHODS,
+    *_AUDIT,
+    *_STAKE,
+)

@@ -1,0 +1,346 @@
+"""The HTTP side: routes, limits, CORS, start and graceful stop.
+
+Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, /1.0/identifiers/{did}.
+
+A request that reaches JSON-RPC is answered 200 (204 if there is nothing to say), whatever the
+answer; what is refused before that has its HTTP status and a JSON-RPC error as body. Requests with
+an Origin header come from a web page: POST and /ws take only listed origins, so that no page can
+drive a node on its visitor's machine; resolution is open to all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+
+import structlog
+from aiohttp import WSCloseCode, web
+
+from rpc.api import BlockEvent, NodeApi
+from rpc.config import RpcConfig
+from rpc.connections import LimitedServer
+from rpc.dispatch import Caller, Dispatcher, encode_json, error_text
+from rpc.errors import RpcCode, RpcError
+from rpc.limits import BodyBudget
+from rpc.methods import METHODS
+from rpc.metrics import CONTENT_TYPE, RpcMetrics
+from rpc.openrpc import openrpc_document
+from rpc.registry import Method, Registry
+from rpc.resolver import PATH_PREFIX, resolve_over_http
+from rpc.results import ANY_OBJECT
+from rpc.subscriptions import SUBSCRIPTION_METHODS, Hub
+from rpc.websocket import WebSocketSession
+
+JSON_TYPES = ("application/json", "application/json-rpc", "application/jsonrequest")
+STATUS_BY_CODE: dict[int, int] = {
+    RpcCode.INVALID_PARAMS: 400,
+    RpcCode.INVALID_REQUEST: 400,
+    RpcCode.FORBIDDEN: 403,
+    RpcCode.NOT_FOUND: 404,
+    RpcCode.HISTORY_PRUNED: 410,
+    RpcCode.TOO_LARGE: 413,
+    RpcCode.RATE_LIMITED: 429,
+    RpcCode.UNSUPPORTED: 501,
+    RpcCode.NOT_READY: 503,
+    RpcCode.TIMED_OUT: 504,
+}
+
+log = structlog.get_logger("rpc")
+
+
+class RpcServer:
+    """Serves one node. `extra_methods` are further JSON-RPC methods (a devnet's faucet)."""
+
+    def __init__(
+        self, api: NodeApi, config: RpcConfig, extra_methods: Iterable[Method] = ()
+    ) -> None:
+        self.metrics = RpcMetrics(api.metrics)
+        document: dict[str, object] = {}
+        self.registry = Registry(
+            (*METHODS, *extra_methods, *SUBSCRIPTION_METHODS, _discover(document))
+        )
+        document.update(openrpc_document(self.registry))
+        self._api = api
+        self._config = config
+        self._dispatcher = Dispatcher(api, self.registry, config, self.metrics)
+        self._hub = Hub(
+            api,
+            topics_max=config.ws_topics_max,
+            status_interval_ms=config.status_interval_ms,
+        )
+        self._bodies = BodyBudget(config.bodies_bytes_max)
+        self._sessions: set[WebSocketSession] = set()
+        self._http: LimitedServer | None = None
+        self._listener: asyncio.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> int:
+        """Listen; returns the port. Raises OSError if it is taken."""
+        assert self._http is None
+        self._http = LimitedServer(self._handle, self._config, self.metrics)
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            self._http, self._config.host, self._config.port, backlog=512
+        )
+        self._tasks = [
+            asyncio.create_task(self._hub.watch_status()),
+            asyncio.create_task(self._http.sweep()),
+        ]
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening, let calls in flight end within `drain_ms`, then close everything."""
+        if self._http is None or self._listener is None:
+            return
+        http, self._http = self._http, None
+        deadline = time.monotonic() + self._config.drain_ms / 1000
+        self._listener.close()
+        self._dispatcher.stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain_ms / 1000):
+                await self._dispatcher.idle.wait()
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.close(WSCloseCode.GOING_AWAY, b"the node is stopping")
+        await asyncio.gather(*(session.closed() for session in sessions))
+        http.pre_shutdown()
+        await http.shutdown(max(0.1, deadline - time.monotonic()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._listener.wait_closed()
+
+    def publish_block(self, event: BlockEvent) -> None:
+        """Tell subscribers of a block that is final and durable. Never raises or blocks."""
+        try:
+            self._hub.publish_block(event)
+        except Exception:
+            log.exception("a block could not be published", height=event.height)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        http = self._http
+        if http is not None:
+            http.on_request(request.protocol)
+        try:
+            return await self._route(request)
+        except RpcError as error:
+            return _error_response(_status_of(error), error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("a request failed with a bug", path=request.path[:200])
+            return _error_response(
+                500, RpcError(RpcCode.INTERNAL_ERROR, "internal error; see the node's log")
+            )
+        finally:
+            if http is not None:
+                http.on_response(request.protocol)
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        method, path = request.method, request.path
+        if path == "/" and method == "POST":
+            return await self._serve_rpc(request)
+        if path.startswith(PATH_PREFIX):
+            return await self._serve_resolution(request)
+        if method == "OPTIONS" and path == "/":
+            return self._preflight(request)
+        if path in ("/", "/ws", "/health", "/ready", "/metrics"):
+            allowed = "POST" if path == "/" else "GET"
+            if method not in ((allowed, "HEAD") if path not in ("/", "/ws") else (allowed,)):
+                return _wrong_method(allowed, method)
+            match path:
+                case "/ws":
+                    return await self._serve_websocket(request)
+                case "/health":
+                    return _json_response(200, {"status": "ok"})
+                case "/ready":
+                    return self._serve_ready()
+                case _:
+                    return web.Response(
+                        body=self.metrics.render(), headers={"Content-Type": CONTENT_TYPE}
+                    )
+        error = RpcError(
+            RpcCode.NOT_FOUND,
+            "no such path",
+            expected=f"POST /, GET /ws /health /ready /metrics {PATH_PREFIX}<did>",
+            got=path[:80],
+        )
+        return _error_response(404, error)
+
+    async def _serve_rpc(self, request: web.BaseRequest) -> web.Response:
+        headers = self._origin_headers(request)
+        if request.content_type not in JSON_TYPES or _is_encoded(request):
+            error = RpcError(
+                RpcCode.INVALID_REQUEST,
+                "the content type is wrong",
+                expected="Content-Type: application/json, UTF-8, no Content-Encoding",
+                got=request.headers.get("Content-Type", "none")[:80],
+            )
+            return _error_response(415, error)
+        body_bytes_max = self._config.body_bytes_max
+        length = request.content_length
+        if length is not None and length > body_bytes_max:
+            raise _body_too_large(body_bytes_max, str(length))
+        reserved = body_bytes_max if length is None else length
+        self._bodies.reserve(reserved)
+        try:
+            body = await self._read_body(request)
+            answer = await self._dispatcher.answer(body, Caller(request.remote or ""))
+        finally:
+            self._bodies.release(reserved)
+        if answer is None:
+            return web.Response(status=204, headers=headers)
+        return web.Response(
+            body=answer.encode("ascii"), content_type="application/json", headers=headers
+        )
+
+    async def _read_body(self, request: web.BaseRequest) -> bytes:
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._config.body_timeout_ms / 1000):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > self._config.body_bytes_max:
+                        raise _body_too_large(self._config.body_bytes_max, "more")
+        except TimeoutError:
+            raise RpcError(
+                RpcCode.TIMED_OUT,
+                "the body did not arrive in time",
+                expected=f"within {self._config.body_timeout_ms} ms",
+            ) from None
+        return bytes(body)
+
+    async def _serve_websocket(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._origin_headers(request)
+        if len(self._sessions) >= self._config.ws_count_max or self._dispatcher.stopping:
+            raise RpcError(RpcCode.RATE_LIMITED, "too many WebSockets")
+        session = WebSocketSession(
+            ip=request.remote or "",
+            dispatcher=self._dispatcher,
+            hub=self._hub,
+            config=self._config,
+            metrics=self.metrics,
+        )
+        self._sessions.add(session)
+        try:
+            return await session.run(request)
+        except web.HTTPException as error:
+            refusal = RpcError(
+                RpcCode.INVALID_REQUEST,
+                "not a WebSocket handshake",
+                expected="Upgrade: websocket, version 13",
+            )
+            return _error_response(error.status, refusal)
+        finally:
+            self._sessions.discard(session)
+
+    def _serve_ready(self) -> web.Response:
+        readiness = self._api.readiness()
+        ready, reasons = readiness.ready, list(readiness.reasons)
+        if self._dispatcher.stopping:
+            ready, reasons = False, ["the node is stopping", *reasons]
+        return _json_response(200 if ready else 503, {"ready": ready, "reasons": reasons})
+
+    async def _serve_resolution(self, request: web.BaseRequest) -> web.Response:
+        headers = {"Access-Control-Allow-Origin": "*"}
+        if request.method == "OPTIONS":
+            headers["Access-Control-Allow-Methods"] = "GET, HEAD"
+            headers["Access-Control-Allow-Headers"] = "Accept"
+            return web.Response(status=204, headers=headers)
+        if request.method not in ("GET", "HEAD"):
+            return _wrong_method("GET", request.method)
+        try:
+            status, content_type, body = await resolve_over_http(
+                self._dispatcher,
+                Caller(request.remote or ""),
+                request.path[len(PATH_PREFIX) :],
+                request.query,
+                request.headers.get("Accept", ""),
+            )
+        except RpcError as error:
+            return _error_response(_status_of(error), error, headers)
+        headers["Vary"] = "Accept"
+        return web.Response(
+            status=status, body=body.encode("ascii"), content_type=content_type, headers=headers
+        )
+
+    def _preflight(self, request: web.BaseRequest) -> web.Response:
+        headers = self._origin_headers(request)
+        if headers:
+            headers["Access-Control-Allow-Methods"] = "POST"
+            headers["Access-Control-Allow-Headers"] = "Content-Type"
+            headers["Access-Control-Max-Age"] = "600"
+        return web.Response(status=204, headers=headers)
+
+    def _origin_headers(self, request: web.BaseRequest) -> dict[str, str]:
+        """CORS headers for a page's request. Raises RpcError FORBIDDEN for other origins."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return {}
+        allowed = self._config.origins_allowed
+        if origin not in allowed and "*" not in allowed:
+            raise RpcError(
+                RpcCode.FORBIDDEN,
+                "this web origin is not allowed",
+                expected="an origin from the node's origins_allowed",
+                got=origin[:120],
+            )
+        return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+
+
+def _discover(document: dict[str, object]) -> Method:
+    """`document` is filled in once the registry, which holds this method too, exists."""
+
+    async def call() -> object:
+        return document
+
+    return Method(
+        name="rpc.discover",
+        summary="This document: every method with its parameters, answers and errors (OpenRPC).",
+        bind=lambda _: call,
+        result=ANY_OBJECT,
+    )
+
+
+def _is_encoded(request: web.BaseRequest) -> bool:
+    charset = (request.charset or "utf-8").lower()
+    return charset not in ("utf-8", "utf8") or "Content-Encoding" in request.headers
+
+
+def _body_too_large(bytes_max: int, got: str) -> RpcError:
+    return RpcError(
+        RpcCode.TOO_LARGE, "the body is too large", expected=f"at most {bytes_max} bytes", got=got
+    )
+
+
+def _wrong_method(allowed: str, got: str) -> web.Response:
+    error = RpcError(
+        RpcCode.INVALID_REQUEST, "wrong HTTP method for this path", expected=allowed, got=got[:32]
+    )
+    return _error_response(405, error, {"Allow": allowed})
+
+
+def _json_response(status: int, value: object) -> web.Response:
+    return web.Response(
+        status=status, body=encode_json(value).encode("ascii"), content_type="application/json"
+    )
+
+
+def _error_response(
+    status: int, error: RpcError, headers: dict[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        status=status,
+        body=error_text(None, error).encode("ascii"),
+        content_type="application/json",
+        headers=headers,
+    )
+
+
+def _status_of(error: RpcError) -> int:
+    return STATUS_BY_CODE.get(error.code, 500)

@@ -1,0 +1,241 @@
+"""A small node behind the real RPC server; and the claim that it keeps to the published schemas."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from ledger.errors import InvalidInputError, ZynkError
+from ledger.execution import TxFailure
+from rpc.api import BlockRef, JsonObject, NodeApi, Readiness, Wait, proof_json
+from rpc.client import RpcClient
+from rpc.config import RpcConfig
+from rpc.errors import not_found, tx_refused
+from rpc.methods import METHODS
+from rpc.metrics import LatencyHistogram, MetricValue
+from rpc.params import text_of_bytes
+from rpc.results import mismatches
+from rpc.server import RpcServer
+
+H = "ab" * 32
+HEADER = {
+    "protocol_version": 1, "chain_id": "t", "height": 7, "time_ms": 1, "parent_hash": H,
+    "origin_view": 1, "proposer": H, "body_hash": H, "state_root": H, "audit_size": 0,
+    "audit_root": H, "results_root": H, "validators_hash": H, "next_validators_hash": H,
+}  # fmt: skip
+PROOF = proof_json(height=7, key=b"k", value=None, state_proof=b"p", finality=b"f")
+BAD_TX = b"bad"
+BUG_TX = b"bug"
+SLOW_TX = b"slow"
+
+
+class FakeNodeApi:
+    """Finalises nothing by itself; `final` holds ids that count as final."""
+
+    def __init__(self) -> None:
+        self.ready = Readiness(ready=True)
+        self.final: set[bytes] = set()
+        self.submitted: list[bytes] = []
+        self.release = asyncio.Event()
+        self.latency = LatencyHistogram()
+        self.peer_count = 0
+
+    def readiness(self) -> Readiness:
+        return self.ready
+
+    def metrics(self) -> Mapping[str, MetricValue]:
+        return {
+            "consensus_height": 7,
+            "consensus_finality_seconds": self.latency,
+            "mempool_txs": 3,
+            "p2p_messages_total": {"vote": 5, "proposal": 2},
+            "storage_bytes": 10.5,
+            "Not a name": 1,
+        }
+
+    async def node_status(self) -> JsonObject:
+        return {
+            "chain_id": "t", "genesis_hash": H, "version": "0", "api_version": "1.0", "height": 7,
+            "block_hash": H, "time_ms": 1, "ready": True, "reasons": [],
+            "sync": {"syncing": False, "target_height": 7},
+            "validator": {"public_key": None, "voting": False, "reason": "no key"},
+            "mempool": {"count": 0, "bytes": 0}, "peers": self.peer_count,
+        }  # fmt: skip
+
+    async def node_peers(self) -> JsonObject:
+        return {"peers": [{"peer_id": "12D3", "connected": True}]}
+
+    async def chain_head(self) -> JsonObject:
+        return {"height": 7, "hash": H, "header": HEADER, "finality": "AA"}
+
+    async def chain_header(self, block: BlockRef) -> JsonObject:
+        if block == 99:
+            raise not_found("block", got="99")
+        height = block if isinstance(block, int) else 7
+        return {
+            "height": height, "hash": H, "header": HEADER, "encoded": "AA", "finality": "AA",
+        }  # fmt: skip
+
+    async def chain_block(self, block: BlockRef) -> JsonObject:
+        return {**await self.chain_header(block), "txs": [{"tx_id": H, "code": "ok"}]}
+
+    async def chain_certificate(self, block: BlockRef) -> JsonObject:
+        return {"height": 7, "view": 1, "hash": H, "encoded": "AA", "signers": [H]}
+
+    async def chain_validators(self, height: int | None) -> JsonObject:
+        return {
+            "height": 7, "hash": H, "total_power": "1", "encoded": "AA", "finality": "AA",
+            "validators": [{"public_key": H, "power": "1"}],
+        }  # fmt: skip
+
+    async def chain_account(self, account: bytes, height: int | None) -> JsonObject:
+        return {"account": account.hex(), "balance": "18", "nonce": 0, "proof": PROOF}
+
+    async def chain_params(self) -> JsonObject:
+        return {"params": {}, "proof": PROOF}
+
+    async def tx_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
+        if tx == BAD_TX:
+            raise tx_refused("tx/bad-nonce", "the nonce is wrong", expected="1", got="2")
+        if tx == b"not a tx":
+            raise InvalidInputError("tx is no array", expected="array", got="str")
+        if tx == BUG_TX:
+            raise KeyError("secret detail")
+        if tx == SLOW_TX:
+            await self.release.wait()
+        self.submitted.append(tx)
+        return {"tx_id": hashlib.sha256(tx).hexdigest(), "status": "accepted"}
+
+    async def tx_submit_batch(
+        self, txs: Sequence[bytes], wait: Wait, timeout_ms: int
+    ) -> Sequence[JsonObject | ZynkError]:
+        outcomes: list[JsonObject | ZynkError] = []
+        for tx in txs:
+            try:
+                outcomes.append(await self.tx_submit(tx, wait, timeout_ms))
+            except ZynkError as error:
+                outcomes.append(error)
+        return outcomes
+
+    async def tx_get(self, tx_id: bytes) -> JsonObject:
+        if tx_id not in self.final:
+            raise not_found("tx")
+        return {"tx_id": tx_id.hex(), "status": "finalized", "height": 7, "index": 0, "code": "ok"}
+
+    async def tx_estimate_fee(self, tx: bytes) -> JsonObject:
+        return {"fee": "100", "weight": 1, "bytes": len(tx)}
+
+    async def did_resolve(
+        self, did: str, version_id: str | None, version_time: str | None
+    ) -> JsonObject:
+        error = {"did:zynk:none": "notFound", "nonsense": "invalidDid"}.get(did)
+        if error:
+            return {
+                "didDocument": None, "didDocumentMetadata": {},
+                "didResolutionMetadata": {"error": error},
+            }  # fmt: skip
+        return {
+            "didDocument": {"id": did},
+            "didDocumentMetadata": {
+                "versionId": version_id or "0-x",
+                **({"deactivated": True} if did == "did:zynk:gone" else {}),
+            },
+            "didResolutionMetadata": {"contentType": "application/did"},
+            "proof": PROOF,
+        }
+
+    async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
+        return {**await self.tx_submit(tx, wait, timeout_ms), "did": "did:zynk:z1"}
+
+    async def did_history(self, did: str, cursor: int, limit: int) -> JsonObject:
+        operation = {"seq": cursor, "version_id": "0-x", "operation": "AA", "height": 3}
+        return {"did": did, "operations": [operation], "next_cursor": None, "proof": PROOF}
+
+    async def did_proof(self, did: str, height: int | None) -> JsonObject:
+        return {"did": did, "height": 7, "proofs": [PROOF]}
+
+    async def audit_submit(
+        self, stream: str, leaves: Sequence[bytes], request_id: str | None
+    ) -> JsonObject:
+        if stream == "nobody":
+            raise TxFailure("audit/no-stream", "no such stream")
+        found = [{"leaf": hashlib.sha256(b).hexdigest(), "status": "accepted"} for b in leaves]
+        return {"stream": stream, "leaves": found}
+
+    async def audit_status(self, leaves: Sequence[bytes]) -> JsonObject:
+        return {"leaves": [{"leaf": leaf.hex(), "status": "unknown"} for leaf in leaves]}
+
+    async def audit_receipt(self, leaf: bytes) -> JsonObject:
+        return {"leaf": leaf.hex(), "height": 7, "receipt": "AA"}
+
+    async def audit_inclusion(self, leaf_index: int, tree_size: int | None) -> JsonObject:
+        return {"leaf_index": leaf_index, "tree_size": 9, "root_hash": H, "path": [H]}
+
+    async def audit_consistency(self, first_size: int, second_size: int | None) -> JsonObject:
+        return {"first_size": first_size, "second_size": 9, "root_hash": H, "path": []}
+
+    async def audit_checkpoint(self) -> JsonObject:
+        return {"height": 7, "tree_size": 9, "root_hash": H, "finality": "AA"}
+
+    async def stake_validators(self, height: int | None) -> JsonObject:
+        return {"height": 7, "validators": [{"public_key": H, "power": "1"}]}
+
+    async def stake_delegations(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
+        bonds = [{"account": H, "validator": H, "amount": "5"}]
+        return {"height": 7, "delegations": bonds, "next_cursor": None}
+
+
+@asynccontextmanager
+async def running(
+    api: FakeNodeApi | None = None, **settings: object
+) -> AsyncIterator[tuple[RpcServer, str, RpcClient]]:
+    """A real server on a free port: (server, URL, client)."""
+    config = replace(RpcConfig(port=0), **settings)  # type: ignore[arg-type]  # any field
+    server = RpcServer(api or FakeNodeApi(), config)
+    url = f"http://127.0.0.1:{await server.start()}"
+    try:
+        async with RpcClient(url, timeout_s=10) as client:
+            yield server, url, client
+    finally:
+        await server.stop()
+
+
+SAMPLE_BY_PARAM: dict[str, object] = {
+    "block": 3, "height": 3, "account": H, "tx": text_of_bytes(b"tx"), "wait": "none",
+    "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
+    "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
+    "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
+    "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_an_answer_fits_the_schema_that_discover_publishes(method: object) -> None:
+    found = next(m for m in METHODS if m is method)
+
+    async def scenario() -> None:
+        api = FakeNodeApi()
+        api.final.add(bytes.fromhex(H))
+        sample = dict(SAMPLE_BY_PARAM)
+        if found.name == "audit_status":
+            sample["leaves"] = [H]
+        async with running(api) as (_, _, client):
+            answer = await client.call(found.name, **{p.name: sample[p.name] for p in found.params})
+        assert mismatches(answer, found.result) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+def test_a_method_has_the_parameters_of_the_coroutine_it_calls(method: object) -> None:
+    found = next(m for m in METHODS if m is method)
+    name = {"tx_submitBatch": "tx_submit_batch", "tx_estimateFee": "tx_estimate_fee"}
+    coroutine = getattr(NodeApi, name.get(found.name, found.name))
+    expected = list(inspect.signature(coroutine).parameters)[1:]
+    assert [param.name for param in found.params] == expected
