@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import Protocol
 
 import plyvel
@@ -116,16 +117,25 @@ class _LevelReader:
         low, high = _bounds(prefix, start, reverse)
         try:
             rows = self._handle.iterator(
-                start=low, stop=high, include_stop=False, reverse=reverse, fill_cache=False
+                # plyvel 1.5.1 leaves out the row at `start` if a reverse iteration begins on it,
+                # so in reverse the lower bound is checked here.
+                start=None if reverse else low,
+                stop=high,
+                include_stop=False,
+                reverse=reverse,
+                fill_cache=False,
             )
         except RuntimeError as error:
             raise UsageError("the store is closed") from error
-        return self._rows(rows)
+        return self._rows(rows, low if reverse else b"")
 
     @staticmethod
-    def _rows(rows: plyvel.Iterator) -> Iterator[tuple[bytes, bytes]]:
+    def _rows(rows: plyvel.Iterator, low: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
-            yield from rows
+            if low:
+                yield from takewhile(lambda row: row[0] >= low, rows)
+            else:
+                yield from rows
         except (plyvel.Error, OSError) as error:
             raise DurabilityError("cannot read the store", got=str(error)) from error
         finally:
@@ -229,8 +239,8 @@ def _open_error(folder: str, text: str) -> UsageError | InvalidInputError:
     return UsageError(f"the store in {folder} cannot be opened", got=text)
 
 
-def _bounds(prefix: bytes, start: bytes | None, reverse: bool) -> tuple[bytes | None, bytes | None]:
-    """The range [low, high) of keys that `iterate` gives; None is without a bound."""
+def _bounds(prefix: bytes, start: bytes | None, reverse: bool) -> tuple[bytes, bytes | None]:
+    """The range [low, high) of keys that `iterate` gives (None: no bound)."""
     low, high = prefix, _after_prefix(prefix)
     if start is not None and not reverse:
         low = max(low, start)
@@ -269,7 +279,7 @@ class MemoryStore:
             self._order = sorted(self._rows)
         order = self._order
         low, high = _bounds(prefix, start, reverse)
-        first = 0 if low is None else bisect_left(order, low)
+        first = bisect_left(order, low)
         last = len(order) if high is None else bisect_left(order, high)
         rows = [(key, self._rows[key]) for key in order[first:last]]
         return reversed(rows) if reverse else iter(rows)

@@ -44,15 +44,6 @@ class UndoRecord:
         at = bisect_left(self.nodes, number)
         return at if at < len(self.nodes) and self.nodes[at] == number else -1
 
-    def entries_under(self, low: int, high: int) -> Iterator[tuple[int, bytes, bytes]]:
-        """(position, tree key, old hash) of entries whose first 8 bytes are in [low, high)."""
-        first8 = self.first8
-        at = bisect_left(first8, low)
-        while at < len(first8) and first8[at] < high:
-            offset = at * ENTRY_BYTES
-            yield at, self.entries[offset : offset + 32], self.entries[offset + 32 : offset + 64]
-            at += 1
-
 
 def _make_record(
     height: int, time_ms: int, levels: int, nodes: array[int], entries: bytes
@@ -191,10 +182,14 @@ class History:
         return [record for record in self.records if record.height > height]
 
 
+# record, position in it, old value hash (zeros: there was no value)
+_Place = tuple[UndoRecord, int, bytes]
+
+
 class PastView:
     """The tree as it was at one height, along the path of one key."""
 
-    __slots__ = ("_found", "_pages", "_store", "_top", "levels", "records")
+    __slots__ = ("_found", "_pages", "_places", "_store", "_top", "levels", "records")
 
     def __init__(
         self, *, store: Reader, top: Top, records: list[UndoRecord], tree_key: bytes
@@ -206,6 +201,7 @@ class PastView:
         self.levels = min([top.levels, *(record.levels for record in records)])
         self._found: dict[int, bytes] = {}
         self._pages: dict[tuple[int, int], bytes] = {}
+        self._places: dict[int, dict[bytes, _Place]] = {}
         self._walk(int.from_bytes(tree_key[:4], "big"))
 
     def _walk(self, prefix: int) -> None:
@@ -216,29 +212,24 @@ class PastView:
         found = self._found
         for record in self.records:
             nodes = record.nodes
-            depth = open_depth
-            while depth <= levels:
+            count = len(nodes)
+            at = 0
+            for depth in range(open_depth, levels + 1):
                 number = path[depth]
-                pair = number & ~1
-                at = bisect_left(nodes, pair)
-                changed = False
-                for slot in (at, at + 1):
-                    if slot < len(nodes) and nodes[slot] | 1 == pair | 1:
-                        changed = changed or nodes[slot] == number
-                        if nodes[slot] not in found:
-                            found[nodes[slot]] = self._old_hash(record, slot)
-                if not changed:
+                at = bisect_left(nodes, number & ~1, at)
+                on_path = False
+                while at < count and nodes[at] <= number | 1:  # one of the pair, or both
+                    node = nodes[at]
+                    on_path = on_path or node == number
+                    if node not in found:
+                        found[node] = self._old_hash(record, at)
+                    at += 1
+                if not on_path:  # then nothing below has changed either
                     break
-                depth += 1
-            while open_depth <= levels and (
-                path[open_depth] in found and (open_depth == 0 or path[open_depth] ^ 1 in found)
-            ):
+            while open_depth <= levels and path[open_depth] in found:
+                if open_depth and path[open_depth] ^ 1 not in found:
+                    break
                 open_depth += 1
-
-    def _bucket_range(self, number: int) -> tuple[int, int]:
-        """The bucket's keys as a range of their first 8 bytes."""
-        shift = 64 - self.levels
-        return number << shift, (number + 1) << shift
 
     def _old_hash(self, record: UndoRecord, at: int) -> bytes:
         page, slot = divmod(at, UNDO_PAGE_HASHES)
@@ -268,27 +259,36 @@ class PastView:
         ratio = self._top.levels - self.levels
         first = number << ratio
         bucket = b"".join([self._top.bucket(first + i) for i in range(1 << ratio)])
-        low, high = self._bucket_range(number)
-        done: set[bytes] = set()
-        for record in self.records:
-            for _, key, old_hash in record.entries_under(low, high):
-                if key in done:
-                    continue
-                done.add(key)
-                if old_hash == EMPTY:
-                    bucket = remove(bucket, key)
-                else:
-                    bucket = put(bucket, key, leaf_hash(key, old_hash))
+        for key, (_, _, old_hash) in self._changes_under(number).items():
+            if old_hash == EMPTY:
+                bucket = remove(bucket, key)
+            else:
+                bucket = put(bucket, key, leaf_hash(key, old_hash))
         return bucket
 
-    def old_entry(self, tree_key: bytes) -> tuple[UndoRecord, int, bytes] | None:
-        """(record, position, old value hash) if the key changed since; zeros: it was absent."""
-        low = int.from_bytes(tree_key[:8], "big")
+    def _changes_under(self, number: int) -> dict[bytes, _Place]:
+        """For each key of a bucket that changed since: where its oldest entry is."""
+        places = self._places.get(number)
+        if places is not None:
+            return places
+        places = self._places[number] = {}
+        shift = 64 - self.levels
+        low, high = number << shift, (number + 1) << shift
         for record in self.records:
-            for at, key, old_hash in record.entries_under(low, low + 1):
-                if key == tree_key:
-                    return record, at, old_hash
-        return None
+            first8 = record.first8
+            at = bisect_left(first8, low)
+            while at < len(first8) and first8[at] < high:
+                offset = at * ENTRY_BYTES
+                key = record.entries[offset : offset + 32]
+                if key not in places:
+                    places[key] = record, at, record.entries[offset + 32 : offset + 64]
+                at += 1
+        return places
+
+    def old_entry(self, tree_key: bytes) -> _Place | None:
+        """Where the key's value at this height is kept, if it changed since."""
+        number = int.from_bytes(tree_key[:4], "big") >> (32 - self.levels)
+        return self._changes_under(number).get(tree_key)
 
     def old_value(self, record: UndoRecord, position: int) -> bytes | None:
         """The value that the entry at `position` of `record` had before it."""

@@ -68,7 +68,7 @@ class Overlay:
         return self._read(self, key)
 
 
-class _Reader:
+class TopReader:
     """Nodes and buckets as seen through a chain of deltas."""
 
     __slots__ = ("deltas", "top")
@@ -118,7 +118,7 @@ def compute_delta(
 
     Returns it with the changes that change something, and the number of keys afterwards.
     """
-    reader = _Reader(top, parents)
+    reader = TopReader(top, parents)
     delta = Delta(top.levels, {}, {})
     effective: list[Change] = []
     buckets = delta.buckets
@@ -145,7 +145,7 @@ def compute_delta(
     return delta, effective, keys
 
 
-def _climb(reader: _Reader, delta: Delta) -> None:
+def _climb(reader: TopReader, delta: Delta) -> None:
     """Compute the nodes above the changed buckets, level by level, into `delta.nodes`."""
     first = 1 << delta.levels
     numbers = [first + number for number in delta.buckets]  # ascending: changes are sorted

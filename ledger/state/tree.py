@@ -19,15 +19,24 @@ from ledger.errors import InvalidInputError, UsageError
 from ledger.state import rows
 from ledger.state.bucket import descend
 from ledger.state.history import History, PastView, UndoRecord, add_undo_rows, read_record
-from ledger.state.overlay import Change, Delta, Overlay, compute_delta, prepare_changes
+from ledger.state.overlay import (
+    Change,
+    Delta,
+    Overlay,
+    TopReader,
+    compute_delta,
+    prepare_changes,
+)
 from ledger.state.proof import EMPTY, KIND_EMPTY, KIND_OTHER, encode_proof
 from ledger.state.rows import Meta, decode_meta, encode_meta
 from ledger.state.top import Top, bucket_of_rows, build_top, choose_levels
-from ledger.store import Batch, Store
+from ledger.store import Batch, Store, View
 
 HISTORY_BLOCKS = 256
 HISTORY_MS = 120_000
 VALUE_BYTES_MAX = 2**24
+RECENT_MAX = 16_384  # values kept after a read: execution reads what add_rows must undo
+RECENT_VALUE_BYTES_MAX = 2048
 
 
 @dataclass(slots=True)
@@ -64,6 +73,7 @@ class StateTree:
         self._tip: Overlay | None = None
         self._pending: _Pending | None = None
         self._fresh = False
+        self._recent: dict[bytes, bytes | None] = {}  # values read at the tip
         self.height = meta.height
         self.time_ms = meta.time_ms
         self.keys = top.keys
@@ -135,7 +145,15 @@ class StateTree:
         pending = self._pending
         if pending is not None and key in pending.old_values:
             return pending.old_values[key]
-        return self._store.get(rows.VALUE + key)
+        recent = self._recent
+        if key in recent:
+            return recent[key]
+        value = self._store.get(rows.VALUE + key)
+        if value is None or len(value) <= RECENT_VALUE_BYTES_MAX:
+            if len(recent) >= RECENT_MAX:
+                recent.clear()
+            recent[key] = value
+        return value
 
     def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(raw key, value) of all keys that begin with `prefix`, in key order, at the tip."""
@@ -165,12 +183,37 @@ class StateTree:
             raise InvalidInputError("a value hash of the state is missing", got=tree_key.hex())
         return found
 
+    # --- the tip as a whole ---
+
+    @property
+    def levels(self) -> int:
+        """How many levels are kept in RAM as single hashes."""
+        return self._top.levels
+
+    def subtrees(self, depth: int) -> list[tuple[bytes, bool]]:
+        """(hash, whether it is one leaf) of all 2^depth subtrees; depth at most `levels`."""
+        first = 1 << depth
+        reader = TopReader(self._top, [])
+        numbers = range(first, 2 * first)
+        hashes = [(number, reader.node(number)) for number in numbers]
+        return [(h, h != EMPTY and reader.is_single(number)) for number, h in hashes]
+
+    def view(self) -> View:
+        """A frozen view of the store at the tip. UsageError between add_rows and adopt."""
+        if self._pending is not None:
+            raise UsageError("no view of the state amid a commit", retry=True)
+        return self._store.view()
+
     # --- reading in history ---
 
     @property
     def lowest_height(self) -> int:
         """The lowest height that `get_at` and `prove_at` answer for."""
         return self._history.lowest(self.height)
+
+    def root_at(self, height: int) -> bytes:
+        """The root at `height`. InvalidInputError if history doesn't reach it."""
+        return self._past(height, EMPTY).node(1)
 
     def get_at(self, height: int, key: bytes) -> bytes | None:
         """The value of raw `key` at `height`. InvalidInputError if history doesn't reach it."""
@@ -280,6 +323,13 @@ class StateTree:
         self._top.update(overlay.delta.nodes, overlay.delta.buckets)
         if pending.record is not None:
             self._history.records.append(pending.record)
+        recent = self._recent
+        for _, key, value, _ in overlay.changes:
+            if key in recent:
+                if value is None or len(value) <= RECENT_VALUE_BYTES_MAX:
+                    recent[key] = value
+                else:
+                    del recent[key]
         self._pending = None
         self._fresh = False
         self._base += 1
