@@ -2,7 +2,7 @@
 
 `did:zynk:` + `z` + base58btc(12 20 | hash), where hash is the operation hash of the create
 operation (`did.operation`): the identifier certifies itself, with all 256 bits. It has one
-spelling; 57 characters in all.
+spelling; 56 characters in all.
 
 A DID URL adds path, query and fragment. Parameters are `name=value` pairs joined by `&`, percent-
 decoded; a repeated name is refused, because readers would disagree on which one counts.

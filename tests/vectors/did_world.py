@@ -108,7 +108,7 @@ class Context:
         self.events.append(event)
 
 
-@dataclass(frozen=True)
+@dataclass
 class WorldView:
     """The `ProvenView` of a `World`'s tip."""
 
