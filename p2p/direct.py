@@ -52,7 +52,7 @@ class DirectStreams:
         self.own: PeerId = host.get_id().to_base58()
         self.height = 0
         self.sessions: dict[PeerId, Session] = {}
-        self.on_lost = trio.Event()
+        self.peers_changed = trio.Event()
         self._opening: set[PeerId] = set()
         host.set_stream_handler(DIRECT_PROTOCOL, self._on_stream)
 
@@ -90,6 +90,10 @@ class DirectStreams:
         session.close(reason)
 
     # --- connections ---
+
+    def wake_dialler(self) -> None:
+        """Who is connected, or may be dialled, has changed."""
+        self.peers_changed.set()
 
     def on_connected(self, conn: Any) -> None:
         """A connection exists (either direction). Called by libp2p; must not raise."""
@@ -196,7 +200,7 @@ class DirectStreams:
             self._link.put(Kind.PEER_DOWN, session.peer, session.reason)
         else:
             self._book.on_failed(session.peer, now_s)
-        self.on_lost.set()
+        self.wake_dialler()
         return True
 
     # --- SessionOwner ---

@@ -7,6 +7,7 @@ What this changes in libp2p 0.8.1:
   handshake stand a cap per IP and one on unfinished handshakes, where the oldest makes room.
 - An exception in a stream handler, in the muxer or in identify would end the process: caught
   and counted at the three places they all pass.
+- No SO_REUSEPORT on the listener: a second node would get half of the first one's connections.
 - No resource manager (its counts leak and its limits are per second), no auto-connector,
   no identify of our own (it is answered when asked).
 """
@@ -14,6 +15,7 @@ What this changes in libp2p 0.8.1:
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -31,7 +33,7 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer import muxer_multistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
 from libp2p.stream_muxer.yamux.yamux import Yamux
-from libp2p.transport.tcp.tcp import TCP
+from libp2p.transport.tcp import tcp as tcp_module
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
@@ -40,6 +42,7 @@ from p2p.counters import Counters
 
 logger = logging.getLogger("zynk.p2p")
 
+LISTEN_BACKLOG = 512
 EVICT_AFTER_S = 0.25  # an unfinished handshake younger than this is not evicted for another
 
 
@@ -168,16 +171,17 @@ class GuardedHost(BasicHost):
 
 
 class ConnectionWatch(INotifee):
-    """Passes connects on; libp2p awaits these inline, so they must not block or raise."""
+    """Passes connects and ends on; libp2p awaits these, so they must not block or raise."""
 
-    def __init__(self, on_connected: Any) -> None:
+    def __init__(self, on_connected: Any, on_disconnected: Any) -> None:
         self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
 
     async def connected(self, network: Any, conn: INetConn) -> None:
         self._on_connected(conn)
 
     async def disconnected(self, network: Any, conn: INetConn) -> None:
-        return
+        self._on_disconnected()
 
     async def opened_stream(self, network: Any, stream: INetStream) -> None:
         return
@@ -192,9 +196,15 @@ class ConnectionWatch(INotifee):
         return
 
 
+async def _open_listeners(host: str | None, port: int) -> Sequence[trio.SocketListener]:
+    """Without SO_REUSEPORT: with it, two nodes on one port would share its connections."""
+    return await trio.open_tcp_listeners(port, host=host, backlog=LISTEN_BACKLOG)
+
+
 def make_host(config: P2PConfig, counters: Counters) -> GuardedHost:
     """Build the host; run it with `host.run(listen_addrs=[...])`."""
     muxer_multistream.Yamux = GuardedYamux  # libp2p builds this name itself, whatever muxer_opt
+    tcp_module._open_reuseport_listeners = _open_listeners
     key_pair = create_new_key_pair(config.identity_seed)
     peer_id = ID.from_pubkey(key_pair.public_key)
     peerstore = PeerStore()
@@ -207,7 +217,7 @@ def make_host(config: P2PConfig, counters: Counters) -> GuardedHost:
             secure_transports_by_protocol={NOISE_PROTOCOL: noise},
             muxer_transports_by_protocol={YAMUX_PROTOCOL: GuardedYamux},
         ),
-        transports=[TCP()],
+        transports=[tcp_module.TCP()],
         retry_config=RetryConfig(max_retries=0),
         connection_config=ConnectionConfig(
             max_connections=2 * config.connections_max,

@@ -15,7 +15,7 @@ from p2p.config import SEED_BYTES, PeerId
 _PUBLIC_KEY_PREFIX = bytes([0x08, 0x01, 0x12, 0x20])
 _MULTIHASH_PREFIX = bytes([0x00, len(_PUBLIC_KEY_PREFIX) + 32])
 PEER_ID_CHARS_MAX = 64
-_PEER_ID_BYTES = (34, 38)  # sha2-256 multihash of a long key; identity multihash of ed25519
+_MULTIHASH_STARTS = {38: _MULTIHASH_PREFIX, 34: bytes([0x12, 0x20])}  # identity; sha2-256
 
 
 def peer_id_of_seed(seed: bytes) -> PeerId:
@@ -35,7 +35,8 @@ def check_peer_id(text: str) -> PeerId:
         raw: bytes = base58.b58decode(text)
     except ValueError as error:
         raise InvalidInputError("peer id is not base58", got=text) from error
-    if len(raw) not in _PEER_ID_BYTES or base58.b58encode(raw).decode() != text:
+    start = _MULTIHASH_STARTS.get(len(raw))
+    if start is None or raw[:2] != start or base58.b58encode(raw).decode() != text:
         raise InvalidInputError("peer id is malformed", expected="a multihash", got=text)
     return text
 

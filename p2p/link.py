@@ -22,6 +22,7 @@ from p2p.supervisor import Child, RestartPolicy, spawn
 
 __all__ = ["P2PConfig", "P2PEvents", "P2PLink", "PeerId", "PeerInfo", "peer_id_of_seed"]
 
+PROGRAM = ("-m", "p2p.process")
 STOP_TIMEOUT_S = 3.0
 logger = logging.getLogger("zynk.p2p")
 
@@ -39,13 +40,16 @@ class P2PEvents(Protocol):
 class P2PLink:
     """One node's connection to its p2p process."""
 
-    def __init__(self, config: P2PConfig, events: P2PEvents) -> None:
+    def __init__(
+        self, config: P2PConfig, events: P2PEvents, *, program: tuple[str, ...] = PROGRAM
+    ) -> None:
         if config.frame_bytes_max <= 0 or config.peer_queue_bytes_max < config.frame_bytes_max:
             raise UsageError("p2p: the peer queue must hold at least one frame")
         for multiaddr in config.peers:
             split_multiaddr(multiaddr)
         self._config = config
         self._events = events
+        self._program = program
         self.peer_id: PeerId = peer_id_of_seed(config.identity_seed)
         self.listen_addr = ""
         self._counters = Counters()
@@ -96,7 +100,7 @@ class P2PLink:
     async def _start_child(self) -> None:
         loop = asyncio.get_running_loop()
         self._listening = loop.create_future()
-        self._child, link_socket = await spawn()
+        self._child, link_socket = await spawn(self._program)
         bytes_max = max(self._config.frame_bytes_max, self._config.gossip_bytes_max)
         wire = _Wire(self, bytes_max, self._config.link_queue_bytes_max)
         await loop.create_unix_connection(lambda: wire, sock=link_socket)

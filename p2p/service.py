@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -29,6 +30,7 @@ from p2p.peerbook import BOOK_NAME, RANK_CONFIGURED, PeerBook
 
 REPORT_INTERVAL_S = 2.0
 DIALLER_IDLE_S = 30.0
+EXIT_CANNOT_LISTEN = 3
 logger = logging.getLogger("zynk.p2p")
 
 
@@ -60,6 +62,9 @@ async def run(link_socket: socket.socket, blackbox: BlackBox) -> None:
             background_trio_service(process.gossip.pubsub),
             background_trio_service(process.gossip.router),
         ):
+            if not host.get_network().listeners:
+                logger.error("cannot listen on %s", listen)
+                os._exit(EXIT_CANNOT_LISTEN)
             await process.gossip.subscribe()
             port = listen_port_of(host)
             gc.collect()
@@ -70,7 +75,8 @@ async def run(link_socket: socket.socket, blackbox: BlackBox) -> None:
             nursery.start_soon(process.tick_loop)
             nursery.start_soon(process.gossip.publish_loop)
             await process.serve_node()
-            book.save(config.home / BOOK_NAME)
+            with contextlib.suppress(OSError):  # the folder may be gone; the book is a cache
+                book.save(config.home / BOOK_NAME)
             os._exit(0)  # the node is gone or wants us gone; peers see the sockets close
 
 
@@ -122,7 +128,9 @@ class Process:
             note=blackbox.note,
             deliver=self._deliver_gossip,
         )
-        host.get_network().register_notifee(ConnectionWatch(self.direct.on_connected))
+        host.get_network().register_notifee(
+            ConnectionWatch(self.direct.on_connected, self.direct.wake_dialler)
+        )
         self._dial_count = 0
 
     # --- the node's side ---
@@ -156,7 +164,7 @@ class Process:
             self._book.add(*split_multiaddr(multiaddr), rank=RANK_CONFIGURED)
         except InvalidInputError as error:
             self._link.put(Kind.LOG, f"peer address refused: {error}")
-        self.direct.on_lost.set()
+        self.direct.wake_dialler()
 
     def _deliver_gossip(self, forwarder: str, topic: str, payload: bytes) -> None:
         if self._link.is_full:
@@ -170,7 +178,7 @@ class Process:
         """Keep every known peer connected, forever; sleeps until something is due."""
         direct = self.direct
         while True:
-            direct.on_lost = trio.Event()
+            direct.peers_changed = trio.Event()
             now_s = trio.current_time()
             connected = {peer.to_base58() for peer in self._host.get_network().connections}
             connected.update(direct.sessions)
@@ -182,7 +190,7 @@ class Process:
             if self._dial_count >= self._config.dials_max:
                 due_s = now_s + DIALLER_IDLE_S
             with trio.move_on_at(min(max(due_s, now_s + 0.02), now_s + DIALLER_IDLE_S)):
-                await direct.on_lost.wait()
+                await direct.peers_changed.wait()
 
     async def _dial(self, peer: str, address: str) -> None:
         self._counters.add("dials")
@@ -197,7 +205,7 @@ class Process:
             self._book.on_failed(peer, trio.current_time())
         finally:
             self._dial_count -= 1
-            self.direct.on_lost.set()
+            self.direct.wake_dialler()
 
     # --- once in a while ---
 

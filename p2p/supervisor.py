@@ -65,8 +65,8 @@ class Child:
         return process.returncode
 
 
-async def spawn() -> tuple[Child, socket.socket]:
-    """Start `python -m p2p.process`; returns it and the node's end of the link."""
+async def spawn(program: tuple[str, ...]) -> tuple[Child, socket.socket]:
+    """Start `python <program> <link fd> <blackbox fd>`; returns it and the node's link end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     blackbox = BlackBox.create()
     for end in (ours, theirs):
@@ -78,8 +78,7 @@ async def spawn() -> tuple[Child, socket.socket]:
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "p2p.process",
+            *program,
             str(theirs.fileno()),
             str(blackbox.fd),
             pass_fds=(theirs.fileno(), blackbox.fd),
