@@ -61,13 +61,14 @@ class MempoolRefusal(InvalidInputError):
 
 
 class _Entry:
-    """A pending tx. Entries sort by rank: better first."""
+    """A pending tx. Entries sort by rank: better first. `follower` has its account's next nonce."""
 
-    __slots__ = ("rank", "size", "tx")
+    __slots__ = ("follower", "rank", "size", "tx")
 
     def __init__(self, tx: Tx, arrival: int) -> None:
         self.tx = tx
         self.size = len(tx.encoded)
+        self.follower: _Entry | None = None
         self.rank = (-(tx.fee * RATE_SCALE // self.size), arrival)
 
 
@@ -210,6 +211,9 @@ class Mempool:
             self._drop_head(old)
             insort(self._heads, _ranked(entry))
         queue.entries[index] = entry
+        entry.follower = old.follower
+        if index:
+            queue.entries[index - 1].follower = entry
         queue.fees += entry.tx.fee - old.tx.fee
         self._forget(old)
         self._index(entry)
@@ -223,6 +227,8 @@ class Mempool:
         if queue is None:
             queue = self._queues[payer] = _Queue(account_nonce)
             insort(self._heads, _ranked(entry))
+        else:
+            queue.entries[-1].follower = entry
         queue.entries.append(entry)
         queue.fees += entry.tx.fee
         self._index(entry)
@@ -305,6 +311,7 @@ class Mempool:
             del self._queues[payer]
             self._drop_head(dropped[0])
         elif dropped:
+            queue.entries[-1].follower = None
             self._push_tail(queue.entries[-1])
         return [entry.tx.id for entry in dropped]
 
@@ -318,14 +325,14 @@ class Mempool:
 
     def candidates(self, bytes_max: int, count_max: int) -> list[Tx]:
         """Txs for a block, best first, each account's in order of nonce, within the limits."""
-        heads, queues = self._heads, self._queues
-        later: list[_Ranked] = []  # heap of second and further entries whose forerunner is taken
+        heads = self._heads
+        later: list[_Ranked] = []  # heap of followers of entries that are taken
         found: list[Tx] = []
-        room, misses, at = bytes_max, 0, 0
+        room, misses, at, ends = bytes_max, 0, 0, len(heads)
         while len(found) < count_max and misses < FIT_MISSES_MAX:
-            if later and (at >= len(heads) or later[0] < heads[at]):
+            if later and (at == ends or later[0] < heads[at]):
                 entry = heappop(later)[2]
-            elif at < len(heads):
+            elif at < ends:
                 entry = heads[at][2]
                 at += 1
             else:
@@ -333,13 +340,10 @@ class Mempool:
             if entry.size > room:
                 misses += 1
                 continue
-            tx = entry.tx
-            found.append(tx)
+            found.append(entry.tx)
             room -= entry.size
-            queue = queues[tx.payer]
-            index = tx.nonce - queue.base + 1
-            if index < len(queue.entries):
-                heappush(later, _ranked(queue.entries[index]))
+            if entry.follower is not None:
+                heappush(later, _ranked(entry.follower))
         return found
 
     def on_commit(
