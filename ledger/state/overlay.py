@@ -16,6 +16,8 @@ from ledger.state.bucket import find, fold, node_hash, put, remove
 from ledger.state.proof import EMPTY
 from ledger.state.top import Top
 
+MERGE_ONE_BY_ONE_MAX = 8  # changes in one bucket; more are merged at once
+
 
 class Change(NamedTuple):
     """One key whose value differs from the parent's. A value hash of None: deleted.
@@ -121,28 +123,60 @@ def compute_delta(
     reader = TopReader(top, parents)
     delta = Delta(top.levels, {}, {})
     effective: list[Change] = []
-    buckets = delta.buckets
     shift = 32 - top.levels
-    for change in changes:
-        tree_key = change.tree_key
-        number = int.from_bytes(tree_key[:4], "big") >> shift
-        bucket = buckets.get(number)
-        if bucket is None:
-            bucket = reader.bucket(number)
-        if change.value_hash is None:
-            changed = remove(bucket, tree_key)
+    at, count = 0, len(changes)
+    while at < count:
+        number = int.from_bytes(changes[at].tree_key[:4], "big") >> shift
+        first = at
+        at += 1
+        while at < count and int.from_bytes(changes[at].tree_key[:4], "big") >> shift == number:
+            at += 1
+        before = reader.bucket(number)
+        if at - first <= MERGE_ONE_BY_ONE_MAX:
+            bucket = before
+            for change in changes[first:at]:
+                changed = _apply_change(bucket, change)
+                if changed is not bucket:
+                    bucket = changed
+                    effective.append(change)
         else:
-            leaf = sha256(b"\0" + tree_key + change.value_hash).digest()
-            at = find(bucket, tree_key)
-            if at >= 0 and bucket[at + 32 : at + 64] == leaf:
-                continue
-            changed = put(bucket, tree_key, leaf)
-        if changed is not bucket:
-            keys += (len(changed) - len(bucket)) >> 6
-            buckets[number] = changed
-            effective.append(change)
+            bucket = _apply_changes(before, changes[first:at], effective)
+        if bucket is not before:
+            keys += (len(bucket) - len(before)) >> 6
+            delta.buckets[number] = bucket
     _climb(reader, delta)
     return delta, effective, keys
+
+
+def _apply_change(bucket: bytes, change: Change) -> bytes:
+    """The bucket after one change; the same object if it changes nothing."""
+    tree_key = change.tree_key
+    if change.value_hash is None:
+        return remove(bucket, tree_key)
+    leaf = sha256(b"\0" + tree_key + change.value_hash).digest()
+    at = find(bucket, tree_key)
+    if at >= 0 and bucket[at + 32 : at + 64] == leaf:
+        return bucket
+    return put(bucket, tree_key, leaf)
+
+
+def _apply_changes(bucket: bytes, changes: list[Change], effective: list[Change]) -> bytes:
+    """The bucket after many changes at once; those that change something go to `effective`."""
+    leaves = {bucket[at : at + 32]: bucket[at + 32 : at + 64] for at in range(0, len(bucket), 64)}
+    count = len(effective)
+    for change in changes:
+        tree_key = change.tree_key
+        if change.value_hash is None:
+            if leaves.pop(tree_key, None) is not None:
+                effective.append(change)
+            continue
+        leaf = sha256(b"\0" + tree_key + change.value_hash).digest()
+        if leaves.get(tree_key) != leaf:
+            leaves[tree_key] = leaf
+            effective.append(change)
+    if len(effective) == count:
+        return bucket
+    return b"".join([part for item in sorted(leaves.items()) for part in item])
 
 
 def _climb(reader: TopReader, delta: Delta) -> None:

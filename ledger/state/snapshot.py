@@ -102,12 +102,11 @@ def verify_manifest(manifest: Manifest, *, height: int, root: bytes) -> None:
     """
     parts = 1 << manifest.bits
     singles = bytearray(manifest.is_single(part) for part in range(parts))
-    hashes = [manifest.part_hash(part) for part in range(parts)]
-    if any(single and part == EMPTY for single, part in zip(singles, hashes, strict=True)):
+    if any(singles[part] and manifest.part_hash(part) == EMPTY for part in range(parts)):
         raise InvalidInputError("snapshot manifest has an empty part with one key")
     if parts < 8 and manifest.singles[0] & 0xFF >> parts:
         raise InvalidInputError("snapshot manifest has stray bits")
-    folded = bytes(build_heap(hashes, singles)[32:64])
+    folded = bytes(build_heap(bytearray(manifest.hashes), singles)[32:64])
     if (manifest.height, manifest.root) != (height, root) or folded != root:
         raise InvalidInputError(
             "snapshot manifest does not lead to the root",

@@ -11,12 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from itertools import chain, repeat
 
-from ledger.state.bucket import fold, leaf_hash
+from ledger.state.bucket import fold, leaf_hash, node_hash, split_at
 from ledger.state.proof import EMPTY
 
 LEVELS_MIN = 4
 LEVELS_MAX = 24
 KEYS_PER_BUCKET_MIN = 4  # on average, when the levels are chosen
+KEYS_PER_BUCKET_MAX = 8  # on average, before another level is grown
+GROW_AT_ONCE_BUCKETS = 1024
+GROW_LEAVES_PER_STEP = 2048  # about 3 ms
+KEYS_IN_RAM_MAX = 2_000_000
+EVICT_TO_PERCENT = 90
+
+Load = Callable[[int, int], bytes]
 
 
 def choose_levels(keys: int) -> int:
@@ -26,9 +33,24 @@ def choose_levels(keys: int) -> int:
 
 
 class Top:
-    """Heap of hashes and list of buckets; mutable, and trusted to be consistent."""
+    """Heap of hashes and list of buckets; mutable, and trusted to be consistent.
 
-    __slots__ = ("_load", "buckets", "heap", "keys", "levels")
+    A bucket that is None in the list is in the store alone. At most about `keys_in_ram_max`
+    leaves stay in RAM: `evict` drops buckets not used since it last came by (a clock hand).
+    """
+
+    __slots__ = (
+        "_hand",
+        "_keys_in_ram_max",
+        "_load",
+        "_next",
+        "_next_hashes",
+        "_used",
+        "buckets",
+        "heap",
+        "keys_in_ram",
+        "levels",
+    )
 
     def __init__(
         self,
@@ -36,17 +58,20 @@ class Top:
         levels: int,
         heap: bytearray,
         buckets: list[bytes | None],
-        keys: int,
-        load: Callable[[int, int], bytes],
+        load: Load,
+        keys_in_ram_max: int = KEYS_IN_RAM_MAX,
     ) -> None:
-        """`keys` is the number of leaves at the beginning (nobody keeps it up to date here);
-
-        `load(levels, number)` reads a bucket that is None in the list."""
+        """`load(levels, number)` reads a bucket, as it is at the tip, from the store."""
         self.levels = levels
         self.heap = heap
         self.buckets = buckets
-        self.keys = keys
+        self.keys_in_ram = sum([len(bucket) for bucket in buckets if bucket]) >> 6
         self._load = load
+        self._keys_in_ram_max = keys_in_ram_max
+        self._used = bytearray(len(buckets))
+        self._hand = 0
+        self._next: list[bytes | None] | None = None  # the buckets one level deeper, so far
+        self._next_hashes = bytearray()
 
     @property
     def root(self) -> bytes:
@@ -61,30 +86,102 @@ class Top:
         bucket = self.buckets[number]
         if bucket is None:
             bucket = self.buckets[number] = self._load(self.levels, number)
+            self.keys_in_ram += len(bucket) >> 6
+        self._used[number] = 1
         return bucket
 
     def update(self, nodes: dict[int, bytes], buckets: dict[int, bytes]) -> None:
-        """Take over changed nodes and buckets."""
+        """Take over changed nodes and buckets; the store has them already."""
         heap = self.heap
         for number, value in nodes.items():
             heap[32 * number : 32 * number + 32] = value
         for number, bucket in buckets.items():
+            before = self.buckets[number]
+            self.keys_in_ram += (len(bucket) - len(before or b"")) >> 6
             self.buckets[number] = bucket
+        if self._next is not None:
+            done = len(self._next) >> 1
+            for number, bucket in buckets.items():
+                if number < done:
+                    self._split(number, bucket)
+        if self.keys_in_ram > self._keys_in_ram_max:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drop buckets until few enough leaves are left."""
+        goal = self._keys_in_ram_max * EVICT_TO_PERCENT // 100
+        buckets, used = self.buckets, self._used
+        hand, count = self._hand, len(buckets)
+        for _ in range(2 * count):
+            bucket = buckets[hand]
+            if used[hand]:
+                used[hand] = 0
+            elif bucket is not None:
+                self.keys_in_ram -= len(bucket) >> 6
+                buckets[hand] = None
+            hand = (hand + 1) % count
+            if self.keys_in_ram <= goal:
+                break
+        self._hand = hand
+
+    def grow(self, keys: int) -> None:
+        """One more level, once `keys` leaves call for it: small trees at once, others by steps."""
+        while self._next is not None or (
+            keys > KEYS_PER_BUCKET_MAX << self.levels and self.levels < LEVELS_MAX
+        ):
+            count = len(self.buckets)
+            if self._next is None:
+                self._next, self._next_hashes = [], bytearray()
+            at_once = count <= GROW_AT_ONCE_BUCKETS
+            step = count if at_once else max(1, count * GROW_LEAVES_PER_STEP // max(keys, 1))
+            done = len(self._next) >> 1
+            for number in range(done, min(done + step, count)):
+                self._next += (None, None)
+                self._next_hashes += bytes(64)
+                bucket = self.buckets[number]
+                self._split(number, self._load(self.levels, number) if bucket is None else bucket)
+            if len(self._next) < 2 * count:
+                return
+            self._deepen(self._next)
+
+    def _split(self, number: int, bucket: bytes) -> None:
+        """Put the halves of bucket `number` into the next level."""
+        assert self._next is not None
+        middle = split_at(bucket, self.levels)
+        left, right = bucket[:middle], bucket[middle:]
+        depth = self.levels + 1
+        self._next_hashes[64 * number : 64 * number + 64] = fold(left, depth) + fold(right, depth)
+        kept = self.buckets[number] is not None
+        self._next[2 * number] = left if kept else None
+        self._next[2 * number + 1] = right if kept else None
+
+    def _deepen(self, buckets: list[bytes | None]) -> None:
+        """The next level is whole: it becomes the lowest. Nodes keep their numbers."""
+        self.heap += self._next_hashes
+        self.buckets = buckets
+        self.levels += 1
+        self.keys_in_ram = sum([len(bucket) for bucket in buckets if bucket]) >> 6
+        self._used = bytearray(len(buckets))
+        self._hand = 0
+        self._next, self._next_hashes = None, bytearray()
 
 
 def build_top(
-    rows: Iterable[tuple[bytes, bytes]], *, levels: int, load: Callable[[int, int], bytes]
-) -> Top:
-    """The RAM of a tree from all its (tree key, value hash), ascending by key."""
+    rows: Iterable[tuple[bytes, bytes]], *, levels: int, load: Load, keys_in_ram_max: int
+) -> tuple[Top, int]:
+    """The RAM of a tree from all its (tree key, value hash), ascending; and how many they are."""
     buckets: list[bytes | None] = []
-    hashes: list[bytes] = []
+    hashes = bytearray()
+    singles = bytearray()
+    keys = 0
     for bucket in read_buckets(rows, levels):
-        buckets.append(bucket)
-        hashes.append(fold(bucket, levels))
-    singles = bytearray(len(bucket or b"") == 64 for bucket in buckets)
-    keys = sum(len(bucket or b"") for bucket in buckets) // 64
+        keys += len(bucket) >> 6
+        buckets.append(bucket if keys <= keys_in_ram_max else None)
+        hashes += fold(bucket, levels)
+        singles.append(len(bucket) == 64)
     heap = build_heap(hashes, singles)
-    return Top(levels=levels, heap=heap, buckets=buckets, keys=keys, load=load)
+    top = Top(levels=levels, heap=heap, buckets=buckets, load=load, keys_in_ram_max=keys_in_ram_max)
+    return top, keys
 
 
 def read_buckets(rows: Iterable[tuple[bytes, bytes]], levels: int) -> Iterator[bytes]:
@@ -104,26 +201,24 @@ def read_buckets(rows: Iterable[tuple[bytes, bytes]], levels: int) -> Iterator[b
     yield from repeat(b"", (1 << levels) - number - 1)
 
 
-def build_heap(hashes: list[bytes], singles: bytearray) -> bytearray:
-    """The heap over the bucket hashes; `singles[b]` is 1 if bucket b has exactly one leaf."""
+def build_heap(hashes: bytearray, singles: bytearray) -> bytearray:
+    """The heap over the bucket hashes, 32 bytes each; `singles[b]`: bucket b has just one leaf."""
     levels = [hashes]
-    while len(hashes) > 1:
-        above: list[bytes] = []
-        single_above = bytearray(len(hashes) // 2)
-        pairs = zip(hashes[::2], hashes[1::2], strict=True)
-        for at, (left, right) in enumerate(pairs):
+    while len(hashes) > 32:
+        above = bytearray()
+        single_above = bytearray(len(singles) // 2)
+        for at in range(len(hashes) // 64):
+            pair = bytes(hashes[64 * at : 64 * at + 64])
+            left, right = pair[:32], pair[32:]
             if left == EMPTY or right == EMPTY:
-                if left == right:
-                    above.append(EMPTY)
-                    continue
-                if singles[2 * at] or singles[2 * at + 1]:
-                    above.append(left if right == EMPTY else right)
-                    single_above[at] = 1
-                    continue
-            above.append(sha256(b"\1" + left + right).digest())
+                single = bool(singles[2 * at] or singles[2 * at + 1])
+                single_above[at] = single
+                above += node_hash(left, right, is_leaf=single)
+            else:
+                above += sha256(b"\1" + pair).digest()
         hashes, singles = above, single_above
         levels.append(hashes)
-    return bytearray().join(chain((EMPTY,), *reversed(levels)))
+    return bytearray().join(chain((EMPTY,), reversed(levels)))
 
 
 def bucket_of_rows(rows: Iterable[tuple[bytes, bytes]]) -> bytes:

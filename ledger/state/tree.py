@@ -29,7 +29,7 @@ from ledger.state.overlay import (
 )
 from ledger.state.proof import EMPTY, KIND_EMPTY, KIND_OTHER, encode_proof
 from ledger.state.rows import Meta, decode_meta, encode_meta
-from ledger.state.top import Top, bucket_of_rows, build_top, choose_levels
+from ledger.state.top import KEYS_IN_RAM_MAX, Top, bucket_of_rows, build_top, choose_levels
 from ledger.store import Batch, Store, View
 
 HISTORY_BLOCKS = 256
@@ -73,10 +73,11 @@ class StateTree:
         self._tip: Overlay | None = None
         self._pending: _Pending | None = None
         self._fresh = False
+        self._grows = True
         self._recent: dict[bytes, bytes | None] = {}  # values read at the tip
         self.height = meta.height
         self.time_ms = meta.time_ms
-        self.keys = top.keys
+        self.keys = meta.keys
         self.root = top.root
 
     @classmethod
@@ -87,12 +88,15 @@ class StateTree:
         history_blocks: int = HISTORY_BLOCKS,
         history_ms: int = HISTORY_MS,
         top_levels: int | None = None,
+        keys_in_ram_max: int = KEYS_IN_RAM_MAX,
     ) -> StateTree:
         """Load the tree that `store` holds; an empty store gives height 0 and a root of zeros.
 
         History answers for `history_blocks` heights below the tip and for `history_ms` of block
         time, whichever is more. `top_levels` fixes the levels in RAM (default: by the number of
-        keys). Raises InvalidInputError if the rows don't give the root that the meta row names.
+        keys, and growing with it). Leaves beyond `keys_in_ram_max` (some 100 B each) are read
+        from the store when needed. Raises InvalidInputError if the rows don't give the root that
+        the meta row names.
         """
         data = store.get(rows.META)
         meta = None if data is None else decode_meta(data)
@@ -102,6 +106,7 @@ class StateTree:
             history_blocks=history_blocks,
             history_ms=history_ms,
             top_levels=top_levels,
+            keys_in_ram_max=keys_in_ram_max,
         )
         tree._fresh = meta is None
         if meta is None and tree.keys:
@@ -123,6 +128,7 @@ class StateTree:
         history_blocks: int = HISTORY_BLOCKS,
         history_ms: int = HISTORY_MS,
         top_levels: int | None = None,
+        keys_in_ram_max: int = KEYS_IN_RAM_MAX,
     ) -> StateTree:
         """Build the tree of the rows in `store`, whatever root and number of keys they give."""
         levels = choose_levels(meta.keys) if top_levels is None else top_levels
@@ -130,13 +136,18 @@ class StateTree:
         def load(levels: int, number: int) -> bytes:
             return bucket_of_rows(_bucket_rows(store, levels, number))
 
-        top = build_top(_value_hash_rows(store), levels=levels, load=load)
+        top, keys = build_top(
+            _value_hash_rows(store), levels=levels, load=load, keys_in_ram_max=keys_in_ram_max
+        )
         history = History(blocks=history_blocks, span_ms=history_ms)
         height = meta.height
         while (record := read_record(store, height)) is not None:
             history.records.appendleft(record)
             height -= 1
-        return cls(store, meta=meta, top=top, history=history)
+        tree = cls(store, meta=meta, top=top, history=history)
+        tree.keys = keys
+        tree._grows = top_levels is None
+        return tree
 
     # --- reading at the tip ---
 
@@ -280,6 +291,8 @@ class StateTree:
         if self._pending is not None:  # offered before, not adopted: its rows are still to go
             pending.expired = self._pending.expired
             self._pending = None
+        for number in overlay.delta.buckets:
+            self._top.bucket(number)  # in RAM, so that none is read from rows written ahead
         changes = overlay.changes
         for change in changes:
             old = pending.old_values[change.key] = self.get(change.key)
@@ -321,6 +334,8 @@ class StateTree:
         if pending is None or pending.overlay is not overlay:
             raise UsageError("adopt without add_rows of this overlay")
         self._top.update(overlay.delta.nodes, overlay.delta.buckets)
+        if self._grows:
+            self._top.grow(overlay.keys)
         if pending.record is not None:
             self._history.records.append(pending.record)
         recent = self._recent
@@ -432,8 +447,8 @@ def _value_hash_rows(store: Store) -> Iterator[tuple[bytes, bytes]]:
 def _bucket_rows(store: Store, levels: int, number: int) -> Iterator[tuple[bytes, bytes]]:
     """The (tree key, value hash) rows of one bucket."""
     cut = len(rows.VALUE_HASH)
-    low = (number << (32 - levels)).to_bytes(4, "big")
-    for key, value in store.iterate(prefix=rows.VALUE_HASH, start=rows.VALUE_HASH + low):
+    low = rows.VALUE_HASH + (number << (32 - levels)).to_bytes(4, "big")
+    for key, value in store.iterate(prefix=low[: cut + levels // 8], start=low):
         if int.from_bytes(key[cut : cut + 4], "big") >> (32 - levels) != number:
             return
         yield key[cut:], value
