@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from did import resolver
 from did.authority import DidControlAuthority
 from did.build import (
     add_signatures,
@@ -319,6 +320,15 @@ def test_tier_nullifies_a_thiefs_operations_with_the_tiers_of_the_fork(guarded: 
     assert guarded.record().seq == 3
     assert guarded.control_state().control == control("new")
     assert len(guarded.control_state().disputes) == 1
+
+
+def test_recovery_reaches_behind_a_thief_who_dropped_the_tiers(guarded: Owner) -> None:
+    for _ in range(3):  # from the second on, no tier is in force any more
+        assert guarded.run(guarded.update("a", ctl=control("a"))) == "ok"
+    assert [d.seq for d in guarded.control_state().disputes] == [1, 2, 3]
+    assert guarded.run(guarded.recover("t0", back=3)) == "ok"
+    history = resolver.history(guarded.world.view(), guarded.did)["operations"]
+    assert [item["nullifiedBy"] for item in history] == [None, 4, 4, 4, None]
 
 
 def test_weaker_tier_can_not_nullify_a_stronger_one(guarded: Owner) -> None:
