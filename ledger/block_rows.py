@@ -5,6 +5,7 @@
     c/ height8               the finalization certificate this node holds
     r/ height8               results: [[leaf fields..., message], ...]
     t/ tx id 32              [height, index]
+    i/ block hash 32         height8
     m/genesis                genesis hash 32
     m/height                 height8 of the last final block
 
@@ -27,6 +28,7 @@ BODY = b"b/"
 CERTIFICATE = b"c/"
 RESULTS = b"r/"
 TX = b"t/"
+BLOCK_HASH = b"i/"
 META_GENESIS = b"m/genesis"
 META_HEIGHT = b"m/height"
 RESULTS_BYTES_MAX = 64 * 1024 * 1024
@@ -48,6 +50,7 @@ def add_block_rows(
     batch.put(height_key(RESULTS, height), codec.encode([r.to_value() for r in results]))
     for index, tx_id in enumerate(block.tx_ids):
         batch.put(TX + tx_id, codec.encode([height, index]))
+    batch.put(BLOCK_HASH + block.hash, height.to_bytes(8, "big"))
     batch.put(META_HEIGHT, height.to_bytes(8, "big"))
 
 
@@ -55,6 +58,12 @@ def read_height(store: Reader) -> int | None:
     """Height of the last final block, 0 after genesis; None for an empty store."""
     marker = store.get(META_HEIGHT)
     return None if marker is None else int.from_bytes(marker, "big")
+
+
+def read_height_of(store: Reader, block_hash: bytes) -> int | None:
+    """Height of the final block with this hash; None if there is none."""
+    row = store.get(BLOCK_HASH + block_hash)
+    return None if row is None else int.from_bytes(row, "big")
 
 
 def read_header(store: Reader, height: int) -> Header:

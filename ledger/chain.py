@@ -393,6 +393,16 @@ class Chain:
         """In tx order."""
         return block_rows.read_results(self._store, height)
 
+    def height_of(self, block_hash: bytes) -> int | None:
+        """Height of a final block by its hash."""
+        return block_rows.read_height_of(self._store, block_hash)
+
+    def validators_at(self, height: int) -> ValidatorSet:
+        """The set that voted on a final `height`. Until staking moves it, the set is genesis's."""
+        if self.header(height).validators_hash != self.validators.hash:
+            raise InvalidInputError("the validator set of this height is not kept", got=str(height))
+        return self.validators
+
     def tx_location(self, tx_id: bytes) -> tuple[int, int] | None:
         """(height, index in the block) of a final tx, or None."""
         return block_rows.read_tx_location(self._store, tx_id)

@@ -1,0 +1,5 @@
+"""`python -m node` is `zynk`."""
+
+from node.cli import main
+
+main()

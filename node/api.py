@@ -1,0 +1,486 @@
+"""The node behind the RPC: domain answers in JSON form, each about state with its proof.
+
+Implements `rpc.api.NodeApi`. Reads go to the tip (or kept history) of the chain; nothing here
+writes except through the txpool and the anchoring pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from did import resolver
+from did.operation import decode_operation
+from ledger import merkle
+from ledger.accounts import Account, account_key
+from ledger.block import Header
+from ledger.certificate import Certificate
+from ledger.errors import InvalidInputError, ZynkError
+from ledger.finality import FinalityProof
+from ledger.genesis_state import VALIDATORS_KEY
+from ledger.params import PARAMS_KEY
+from ledger.tx import Tx
+from ledger.tx_result import TxResult
+from ledger.validator_set import ValidatorSet
+from ledger.views import ProvenView
+from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
+from rpc.errors import history_pruned, mempool_full, not_found, tx_refused
+from rpc.metrics import MetricValue
+from rpc.params import text_of_bytes
+from rpc.results import API_VERSION
+
+if TYPE_CHECKING:
+    from node.daemon import Node
+
+STALLED_AFTER_S = 30.0
+"""A chain makes a block every heartbeat (10 s); none for this long means no quorum."""
+
+
+class Api:
+    """See the module docstring."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._chain = node.chain
+        self._genesis_hash = node.genesis.genesis_hash
+
+    # --- the node ---
+
+    def readiness(self) -> Readiness:
+        reasons = []
+        node = self._node
+        if node.driver.stop_reason is not None:
+            reasons.append(f"consensus stopped: {node.driver.stop_reason}")
+        progress = node.sync.progress
+        if progress.is_syncing:
+            reasons.append(f"syncing: height {progress.height} of {progress.target_height}")
+        if not node.link.peers() and len(self._chain.validators) > 1:
+            reasons.append("no peers")
+        silent_s = node.quorum_silent_s()
+        if silent_s > 0:
+            reasons.append(f"no finality for {silent_s:.0f} s: more than 1/3 of the stake is away")
+        return Readiness(ready=not reasons, reasons=tuple(reasons))
+
+    def metrics(self) -> Mapping[str, MetricValue]:
+        node = self._node
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        values: dict[str, MetricValue] = {
+            "consensus_height": self._chain.height,
+            "consensus_view": node.driver.core.view,
+            "consensus_nullified_views_total": node.driver.nullified_views_total,
+            "consensus_evidence_total": node.driver.evidence_total,
+            "consensus_validators": len(self._chain.validators),
+            "consensus_voting": int(not node.why_not_voting()),
+            "mempool_txs": len(node.txpool.mempool),
+            "mempool_bytes": node.txpool.mempool.bytes,
+            "mempool_refused_total": node.txpool.refused_total,
+            "p2p_peers": len(node.link.peers()),
+            "p2p_offences_total": node.offences.total,
+            "storage_bytes": node.store.size_bytes(),
+            "process_cpu_seconds_total": usage.ru_utime + usage.ru_stime,
+            "process_start_time_seconds": node.started_at,
+        }
+        values.update({f"p2p_{name}": count for name, count in node.link.stats().items()})
+        return values
+
+    async def node_status(self) -> JsonObject:
+        node, head = self._node, self._chain.head
+        readiness = self.readiness()
+        progress = node.sync.progress
+        reason = node.why_not_voting()
+        core = node.driver.core
+        return {
+            "chain_id": self._chain.chain_id,
+            "genesis_hash": self._genesis_hash.hex(),
+            "moniker": node.config.moniker,
+            "version": version("zynk-node"),
+            "api_version": API_VERSION,
+            "height": self._chain.height,
+            "block_hash": self._chain.head_hash.hex(),
+            "time_ms": head.time_ms if head else node.genesis.time_ms,
+            "view": core.view,
+            "nullified_views": node.driver.nullified_views_total,
+            "ready": readiness.ready,
+            "reasons": list(readiness.reasons),
+            "sync": {
+                "syncing": progress.is_syncing,
+                "target_height": progress.target_height,
+                "blocks_per_s": round(progress.blocks_per_s, 1),
+            },
+            "validator": {
+                "public_key": node.voting.key.public_key.hex() if node.voting.key else None,
+                "voting": not reason,
+                "reason": reason,
+            },
+            "anchor_account": node.anchoring.account.hex(),
+            "mempool": {"count": len(node.txpool.mempool), "bytes": node.txpool.mempool.bytes},
+            "peers": len(node.link.peers()),
+            "p2p": {"listen": node.link.listen_addr, "pid": node.link.pid},
+            "uptime_s": round(time.time() - node.started_at, 1),
+        }
+
+    async def node_peers(self) -> JsonObject:
+        return {
+            "peers": [
+                {
+                    "peer_id": peer.peer,
+                    "connected": True,
+                    "addr": peer.addr,
+                    "inbound": peer.inbound,
+                    "height": peer.height,
+                    "last_seen_s": round(peer.last_seen_s, 2),
+                    "rtt_ms": peer.rtt_ms,
+                    "bytes_in": peer.bytes_in,
+                    "bytes_out": peer.bytes_out,
+                }
+                for peer in self._node.link.peers()
+            ]
+        }
+
+    # --- the chain ---
+
+    async def chain_head(self) -> JsonObject:
+        return await self.chain_header(None)
+
+    async def chain_header(self, block: BlockRef) -> JsonObject:
+        header, certificate = self._header_and_certificate(block)
+        return {
+            "height": header.height,
+            "hash": header.hash.hex(),
+            "header": _header_json(header),
+            "encoded": text_of_bytes(header.encoded),
+            "finality": _finality_text(header, certificate),
+        }
+
+    async def chain_block(self, block: BlockRef) -> JsonObject:
+        header, certificate = self._header_and_certificate(block)
+        found = self._chain.block(header.height)
+        results = self._chain.results(header.height)
+        return {
+            "height": header.height,
+            "hash": header.hash.hex(),
+            "header": _header_json(header),
+            "txs": [{"tx_id": r.tx_id.hex(), "code": r.code or "ok"} for r in results],
+            "encoded": text_of_bytes(found.encoded),
+            "finality": _finality_text(header, certificate),
+        }
+
+    async def chain_certificate(self, block: BlockRef) -> JsonObject:
+        header, certificate = self._header_and_certificate(block)
+        validators = self._chain.validators_at(header.height)
+        return {
+            "height": header.height,
+            "view": certificate.view,
+            "hash": header.hash.hex(),
+            "encoded": text_of_bytes(certificate.encode()),
+            "signers": [
+                validators.validators[i].public_key.hex()
+                for i in certificate.signer_indexes(validators)
+            ],
+        }
+
+    async def chain_validators(self, height: int | None) -> JsonObject:
+        if self._chain.height == 0:
+            raise not_found("block", reason="chain/no-block-yet")
+        header, certificate = self._header_and_certificate(height)
+        validators = self._chain.validators_at(header.height)
+        return {
+            "height": header.height,
+            "finality": _finality_text(header, certificate),
+            **_validators_json(validators),
+        }
+
+    async def chain_account(self, account: bytes, height: int | None) -> JsonObject:
+        view = self._view(height)
+        key = account_key(account)
+        value, state_proof = view.prove(key)
+        found = Account(balance=0, nonce=0) if value is None else Account.decode(value)
+        return {
+            "account": account.hex(),
+            "balance": str(found.balance),
+            "nonce": found.nonce,
+            "next_nonce": self._node.txpool.mempool.next_nonce(account, found.nonce),
+            "proof": _proof(view, key, value, state_proof),
+        }
+
+    async def chain_params(self) -> JsonObject:
+        view = self._view(None)
+        value, state_proof = view.prove(PARAMS_KEY)
+        params = self._chain.params
+        return {
+            "params": {name: getattr(params, name) for name in params.__dataclass_fields__},
+            "proof": _proof(view, PARAMS_KEY, value, state_proof),
+        }
+
+    # --- txs ---
+
+    async def tx_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
+        outcome = (await self.tx_submit_batch([tx], wait, timeout_ms))[0]
+        if isinstance(outcome, ZynkError):
+            raise outcome
+        return outcome
+
+    async def tx_submit_batch(
+        self, txs: Sequence[bytes], wait: Wait, timeout_ms: int
+    ) -> Sequence[JsonObject | ZynkError]:
+        outcomes = await self._node.txpool.submit(txs)
+        answers: list[JsonObject | ZynkError] = [
+            _as_tx_error(outcome)
+            if isinstance(outcome, ZynkError)
+            else {"tx_id": outcome.hex(), "status": "accepted"}
+            for outcome in outcomes
+        ]
+        if wait != "finalized":
+            return answers
+        ids = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)}
+        for i, location in (await self._wait_final(ids, timeout_ms)).items():
+            answers[i] = self._final_json(ids[i], *location)
+        return answers
+
+    async def _wait_final(
+        self, ids: Mapping[int, bytes], timeout_ms: int
+    ) -> dict[int, tuple[int, int]]:
+        pool = self._node.txpool
+        waiters = {i: pool.wait_final(tx_id) for i, tx_id in ids.items()}
+        if waiters:
+            await asyncio.wait(waiters.values(), timeout=timeout_ms / 1000)
+        return {
+            i: waiter.result()
+            for i, waiter in waiters.items()
+            if waiter.done() and not waiter.cancelled()
+        }
+
+    def _final_json(self, tx_id: bytes, height: int, index: int) -> dict[str, object]:
+        result = self._chain.results(height)[index]
+        return {
+            "tx_id": tx_id.hex(),
+            "status": "finalized",
+            "height": height,
+            "index": index,
+            "code": result.code or "ok",
+            "message": result.message,
+            "fee": str(result.fee),
+            "events": [
+                {"type": event.type, "attributes": dict(event.attributes)}
+                for event in result.events
+            ],
+        }
+
+    async def tx_get(self, tx_id: bytes) -> JsonObject:
+        location = self._chain.tx_location(tx_id)
+        if location is None:
+            if tx_id in self._node.txpool.mempool:
+                return {"tx_id": tx_id.hex(), "status": "accepted"}
+            raise not_found("tx", got=tx_id.hex())
+        height, index = location
+        results = self._chain.results(height)
+        header, certificate = self._header_and_certificate(height)
+        return {
+            **self._final_json(tx_id, height, index),
+            "proof": _result_proof(results, index, header, certificate),
+        }
+
+    async def tx_estimate_fee(self, tx: bytes) -> JsonObject:
+        decoded = Tx.decode(tx)
+        return {
+            "fee": str(self._chain.params.compute_fee_min(len(tx))),
+            "weight": sum(
+                self._chain.executor.handlers[m.type].weight
+                for m in decoded.messages
+                if m.type in self._chain.executor.handlers
+            ),
+            "bytes": len(tx),
+        }
+
+    # --- identities ---
+
+    async def did_resolve(
+        self, did: str, version_id: str | None, version_time: str | None
+    ) -> JsonObject:
+        if version_id is not None or version_time is not None:
+            raise InvalidInputError(
+                "resolving an older version is not supported yet", expected="no version_id/time"
+            )
+        return resolver.resolve(self._view(None), did)
+
+    async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
+        answer = dict(await self.tx_submit(tx, wait, timeout_ms))
+        did = _did_of(Tx.decode(tx))
+        return answer if did is None else {**answer, "did": did}
+
+    async def did_history(self, did: str, cursor: int, limit: int) -> JsonObject:
+        return resolver.history(self._view(None), did, cursor, limit)
+
+    async def did_proof(self, did: str, height: int | None) -> JsonObject:
+        return resolver.proof(self._view(height), did)
+
+    # --- the audit log ---
+
+    async def audit_submit(
+        self, stream: str, leaves: Sequence[bytes], request_id: str | None
+    ) -> JsonObject:
+        return await self._node.anchoring.submit(stream, leaves, request_id)
+
+    async def audit_status(self, leaves: Sequence[bytes]) -> JsonObject:
+        return {"leaves": [self._node.anchoring.status(leaf) for leaf in leaves]}
+
+    async def audit_receipt(self, leaf: bytes) -> JsonObject:
+        return self._node.anchoring.receipt(leaf)
+
+    async def audit_inclusion(self, leaf_index: int, tree_size: int | None) -> JsonObject:
+        size, finality = self._log_size(tree_size)
+        log = self._node.log_tree
+        return {
+            "leaf_index": leaf_index,
+            "tree_size": size,
+            "root_hash": log.root(size).hex(),
+            "path": [h.hex() for h in log.inclusion_proof(leaf_index, size)],
+            **finality,
+        }
+
+    async def audit_consistency(self, first_size: int, second_size: int | None) -> JsonObject:
+        size, finality = self._log_size(second_size)
+        log = self._node.log_tree
+        return {
+            "first_size": first_size,
+            "second_size": size,
+            "root_hash": log.root(size).hex(),
+            "path": [h.hex() for h in log.consistency_proof(first_size, size)],
+            **finality,
+        }
+
+    async def audit_checkpoint(self) -> JsonObject:
+        header, certificate = self._header_and_certificate(None)
+        return {
+            "height": header.height,
+            "tree_size": header.audit_size,
+            "root_hash": header.audit_root.hex(),
+            "finality": _finality_text(header, certificate),
+        }
+
+    def _log_size(self, size: int | None) -> tuple[int, dict[str, object]]:
+        header, certificate = self._header_and_certificate(None)
+        if size is None or size == header.audit_size:
+            return header.audit_size, {"finality": _finality_text(header, certificate)}
+        if size > header.audit_size:
+            raise InvalidInputError(
+                "the log is not that large", expected=f"<= {header.audit_size}", got=str(size)
+            )
+        return size, {}
+
+    # --- stake ---
+
+    async def stake_validators(self, height: int | None) -> JsonObject:
+        return await self.chain_validators(height)
+
+    async def stake_delegations(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
+        """Until staking txs exist, the stake is what genesis bonded: each validator's own."""
+        view = self._view(None)
+        value, state_proof = view.prove(VALIDATORS_KEY)
+        items = [
+            {"delegator": v.public_key.hex(), "validator": v.public_key.hex(), "amount": v.power}
+            for v in self._chain.validators.validators
+            if account is None or v.public_key == account
+        ]
+        page = items[cursor : cursor + limit]
+        return {
+            "delegations": [{**item, "amount": str(item["amount"])} for item in page],
+            "next_cursor": cursor + limit if cursor + limit < len(items) else None,
+            "proof": _proof(view, VALIDATORS_KEY, value, state_proof),
+        }
+
+    # --- shared ---
+
+    def _header_and_certificate(self, block: BlockRef) -> tuple[Header, Certificate]:
+        height = self._chain.height if block is None else block
+        if isinstance(height, bytes):
+            found = self._chain.height_of(height)
+            if found is None:
+                raise not_found("block", got=height.hex())
+            height = found
+        if not 1 <= height <= self._chain.height:
+            raise not_found("block", got=f"height {height}; the head is {self._chain.height}")
+        return self._chain.header(height), self._chain.certificate(height)
+
+    def _view(self, height: int | None) -> ProvenView:
+        if self._chain.height == 0:
+            raise not_found("block", reason="chain/no-block-yet")
+        if height is None or height == self._chain.height:
+            return self._chain.view()
+        if height > self._chain.height:
+            raise not_found("block", got=f"height {height}; the head is {self._chain.height}")
+        oldest = self._chain.tree.lowest_height
+        if height < max(oldest, 1):
+            raise history_pruned(height, max(oldest, 1))
+        return self._chain.view_at(height)
+
+
+def _as_tx_error(error: ZynkError) -> ZynkError:
+    code = getattr(error, "code", "")
+    if isinstance(code, str) and code.startswith("mempool/full"):
+        return mempool_full(error.message, expected=error.expected, got=error.got)
+    if isinstance(code, str) and code:
+        refused = tx_refused(code, error.message, expected=error.expected, got=error.got)
+        refused.retry = error.retry
+        return refused
+    return error
+
+
+def _finality_text(header: Header, certificate: Certificate) -> str:
+    return text_of_bytes(FinalityProof(header=header, certificate=certificate).encode())
+
+
+def _proof(
+    view: ProvenView, key: bytes, value: bytes | None, state_proof: bytes
+) -> dict[str, object]:
+    return proof_json(
+        height=view.height,
+        key=key,
+        value=value,
+        state_proof=state_proof,
+        finality=view.finality.encode(),
+    )
+
+
+def _result_proof(
+    results: Sequence[TxResult], index: int, header: Header, certificate: Certificate
+) -> dict[str, object]:
+    """RFC 6962 inclusion of the result under the header's results root."""
+    leaves = [merkle.compute_leaf_hash(result.leaf_bytes()) for result in results]
+    return {
+        "result": text_of_bytes(results[index].leaf_bytes()),
+        "index": index,
+        "size": len(results),
+        "path": [h.hex() for h in merkle.compute_inclusion_proof(leaves, index)],
+        "finality": _finality_text(header, certificate),
+    }
+
+
+def _header_json(header: Header) -> dict[str, Any]:
+    return {
+        name: value.hex() if isinstance(value, bytes) else value
+        for name in header.__dataclass_fields__
+        for value in [getattr(header, name)]
+    }
+
+
+def _validators_json(validators: ValidatorSet) -> dict[str, Any]:
+    return {
+        "hash": validators.hash.hex(),
+        "total_power": str(validators.total_power),
+        "validators": [
+            {"public_key": v.public_key.hex(), "power": str(v.power)} for v in validators.validators
+        ],
+        "encoded": text_of_bytes(validators.encoded),
+    }
+
+
+def _did_of(tx: Tx) -> str | None:
+    for message in tx.messages:
+        if message.type == "did/op":
+            return decode_operation(message.body).did_text
+    return None

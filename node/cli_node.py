@@ -1,0 +1,183 @@
+"""`zynk init`, `start`, `status`, `inspect`, `guard`: one node."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from genesis.document import GenesisDocument
+from ledger.chain import Chain
+from ledger.errors import UsageError
+from ledger.state.check import check_state
+from ledger.store import LevelStore
+from node import config as cfg
+from node.cli_output import json_option, rpc_option, run_async, show
+from node.config import NodeConfig, load_config
+from node.daemon import STORE_FOLDER, run_node
+from node.handlers import AUDIT_LOG, build_handlers
+from node.home import create_guard, create_home
+from node.keys import generate_key, is_encrypted, load_key
+from node.log import configure_logging
+from rpc.client import RpcClient
+
+home_option = click.option(
+    "--home",
+    envvar="ZYNK_HOME",
+    type=click.Path(path_type=Path),
+    default=Path.home() / ".zynk",
+    show_default=True,
+    help="The node's folder (or ZYNK_HOME).",
+)
+
+
+def ask_passphrase(*paths: Path) -> str | None:
+    """The passphrase if one of the key files needs it: ZYNK_PASSPHRASE, else a prompt."""
+    if not any(path.exists() and is_encrypted(path) for path in paths):
+        return None
+    return os.environ.get("ZYNK_PASSPHRASE") or click.prompt("Passphrase", hide_input=True)
+
+
+@click.command()
+@home_option
+@click.option("--moniker", default="node", show_default=True, help="A name for people.")
+@click.option(
+    "--genesis",
+    "genesis_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The network's genesis file.",
+)
+@click.option("--peer", "peers", multiple=True, help="A peer's multiaddr with /p2p/<peer id>.")
+@click.option("--encrypt", is_flag=True, help="Encrypt the keys with a passphrase.")
+@json_option
+def init(
+    home: Path,
+    moniker: str,
+    genesis_path: Path,
+    peers: tuple[str, ...],
+    encrypt: bool,
+    as_json: bool,
+) -> None:
+    """Make a home: keys, sign guard, configuration."""
+    document = GenesisDocument.parse(genesis_path.read_bytes())
+    passphrase = None
+    if encrypt:
+        passphrase = os.environ.get("ZYNK_PASSPHRASE") or click.prompt(
+            "Passphrase", hide_input=True, confirmation_prompt=True
+        )
+    validator, anchor = generate_key(), generate_key()
+    config = NodeConfig(home=home, moniker=moniker, p2p=cfg.P2PSettings(peers=peers))
+    create_home(
+        config,
+        document,
+        validator_key=validator,
+        p2p_key=generate_key(),
+        anchor_key=anchor,
+        passphrase=passphrase,
+    )
+    data = {
+        "home": str(home),
+        "chain_id": document.chain_id,
+        "validator_key": validator.public_key.hex(),
+        "anchor_account": anchor.public_key.hex(),
+    }
+    show(as_json, data, [*data.items(), ("next", f"zynk start --home {home}")])
+
+
+@click.command()
+@home_option
+def start(home: Path) -> None:
+    """Run a node until Ctrl-C or SIGTERM."""
+    config = load_config(home)
+    configure_logging(config.log)
+    passphrase = ask_passphrase(
+        *(home / name for name in (cfg.VALIDATOR_KEY_FILE, cfg.P2P_KEY_FILE, cfg.ANCHOR_KEY_FILE))
+    )
+    run_async(run_node(config, passphrase=passphrase))
+
+
+@click.command()
+@rpc_option
+@json_option
+def status(rpc_url: str, as_json: bool) -> None:
+    """What a node is doing, how far it is, and why it does not vote if it does not."""
+
+    async def ask() -> dict[str, Any]:
+        async with RpcClient(rpc_url) as client:
+            answer: dict[str, Any] = await client.call("node_status")
+            return answer
+
+    found = run_async(ask())
+    age_s = max(0.0, time.time() - found["time_ms"] / 1000)
+    sync, validator = found["sync"], found["validator"]
+    rows: list[tuple[str, object]] = [
+        ("node", f"{found['moniker']} (version {found['version']}), up {found['uptime_s']} s"),
+        ("chain", found["chain_id"]),
+        ("height", f"{found['height']} (block time {age_s:.1f} s ago)"),
+        ("ready", "yes" if found["ready"] else "no: " + "; ".join(found["reasons"])),
+        ("voting", "yes" if validator["voting"] else f"no: {validator['reason']}"),
+        ("peers", found["peers"]),
+        ("mempool", f"{found['mempool']['count']} txs, {found['mempool']['bytes']} bytes"),
+    ]
+    if sync["syncing"]:
+        left = sync["target_height"] - found["height"]
+        rows.insert(3, ("sync", f"{left} blocks to go at {sync['blocks_per_s']} blocks/s"))
+    show(as_json, found, rows)
+
+
+@click.command()
+@home_option
+@json_option
+def inspect(home: Path, as_json: bool) -> None:
+    """Check the store of a stopped node: heights, roots, supply, the whole state tree."""
+    config = load_config(home)
+    document = GenesisDocument.parse((config.home / cfg.GENESIS_FILE).read_bytes())
+    store = LevelStore.open(home / cfg.DATA_FOLDER / STORE_FOLDER)
+    try:
+        chain = Chain.open(store, document.to_state(), build_handlers(), AUDIT_LOG)
+        chain.check_invariants()
+        check_state(store)
+        data = {
+            "chain_id": chain.chain_id,
+            "height": chain.height,
+            "block_hash": chain.head_hash.hex(),
+            "state_root": chain.tree.root.hex(),
+            "store_bytes": store.size_bytes(),
+            "checks": ["state root", "whole state tree", "supply"],
+        }
+    finally:
+        store.close()
+    show(as_json, data, list(data.items()))
+
+
+@click.group()
+def guard() -> None:
+    """The sign guard: what this validator has signed."""
+
+
+@guard.command("create")
+@home_option
+@click.option(
+    "--i-know-this-key-signed-nothing",
+    "is_sure",
+    is_flag=True,
+    help="Needed: a new guard for a key that has voted can make it sign twice.",
+)
+@json_option
+def guard_create(home: Path, is_sure: bool, as_json: bool) -> None:
+    """Make an empty guard where there is none. Only for a key that has never voted."""
+    if not is_sure:
+        raise UsageError(
+            "a new guard forgets what the key has signed, and signing twice is slashed",
+            expected="--i-know-this-key-signed-nothing, or a new key (zynk init)",
+        )
+    load_config(home)
+    document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
+    path = home / cfg.VALIDATOR_KEY_FILE
+    key = load_key(path, ask_passphrase(path))
+    create_guard(home, document.chain_id, key.public_key)
+    show(as_json, {"guard": str(home / cfg.GUARD_FILE)}, [("guard", home / cfg.GUARD_FILE)])

@@ -1,0 +1,334 @@
+"""The node: opens what is on disk, wires the parts, and stops them in the reverse order.
+
+    rpc -> txpool -> p2p gossip ... p2p -> driver (consensus) -> chain (one synced batch) -> events
+
+Start order: store and chain (a bad disk ends the start with a clear message), guard, p2p process,
+consensus, RPC, ready file. Whatever a peer or client sends is caught at its edge, counted, and
+never ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import structlog
+
+from audit.tree_store import LogTree, commit_rows
+from consensus.core import Core
+from consensus.timing import Timing
+from genesis.document import GenesisDocument
+from ledger.block import PROTOCOL_VERSION
+from ledger.chain import Chain, Commit
+from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
+from ledger.mempool import Mempool, MempoolLimits
+from ledger.store import LevelStore
+from node import config as cfg
+from node import wire
+from node.anchoring import Anchoring
+from node.api import Api
+from node.driver import ConsensusDriver
+from node.handlers import AUDIT_LOG, build_handlers
+from node.keys import load_key
+from node.offences import Offences
+from node.signature_pool import SignaturePool
+from node.sync import BlockSync
+from node.txpool import TxPool
+from node.voting import VotingKey, open_voting_key
+from p2p.config import P2PConfig
+from p2p.link import P2PLink
+from rpc.api import BlockEvent, TxOutcome
+from rpc.config import RpcConfig
+from rpc.server import RpcServer
+
+STORE_FOLDER = "chain"
+AUDIT_FOLDER = "audit"
+FORK_PROOF_FILE = "fork-proof.bin"
+SILENT_WITH_WORK_S = 5.0
+SILENT_IDLE_S = 3.0
+
+log = structlog.get_logger("node")
+
+
+class Node:
+    """One node; `start`, then `stop`. `config.home` holds everything it keeps."""
+
+    def __init__(self, config: cfg.NodeConfig, *, passphrase: str | None = None) -> None:
+        self.config = config
+        self.started_at = time.time()
+        self.is_stopping = False
+        self._passphrase = passphrase
+        self._committed_at = time.monotonic()
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Raises UsageError, InvalidInputError or DurabilityError with what to do."""
+        home = self.config.home
+        document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
+        self.genesis = document.to_state()
+        self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
+        self.chain = Chain.open(self.store, self.genesis, build_handlers(), AUDIT_LOG, commit_rows)
+        self.log_tree = LogTree(self.store)
+        gc.collect()
+        gc.freeze()
+        self.voting: VotingKey = open_voting_key(home, self.chain, self.store, self._passphrase)
+        self.signatures = SignaturePool()
+        self.link = P2PLink(self._p2p_config(), self)
+        self.offences = Offences(clock=time.monotonic, on_drop=self._drop_peer)
+        self.txpool = TxPool(
+            chain=self.chain,
+            mempool=Mempool(self._mempool_limits()),
+            signatures=self.signatures,
+            link=self.link,
+            topic=f"tx/{self.chain.chain_id}",
+            on_pending=lambda: self.driver.wake(),
+        )
+        self.driver = self._new_driver()
+        self.sync = BlockSync(
+            chain=self.chain,
+            txpool=self.txpool,
+            link=self.link,
+            on_commit=self.driver.committed,
+            on_caught_up=self.driver.start_height,
+            on_bad_peer=lambda peer, error: self._drop_peer(peer, str(error)),
+            on_failure=self.driver.stop,
+        )
+        self.anchoring = Anchoring(
+            chain=self.chain,
+            store=LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER)),
+            log_tree=self.log_tree,
+            key=load_key(home / cfg.ANCHOR_KEY_FILE, self._passphrase),
+            txpool=self.txpool,
+            on_failure=self.driver.stop,
+        )
+        self.api = Api(self)
+        self.rpc = RpcServer(
+            self.api, RpcConfig(host=self.config.rpc.host, port=self.config.rpc.port)
+        )
+        self.txpool.start()
+        await self.link.start()
+        self.link.set_height(self.chain.height)
+        self.driver.start_height()
+        self.anchoring.start()
+        self.rpc_port = await self.rpc.start()
+        self._write_ready_file()
+        log.info(
+            "node is up",
+            moniker=self.config.moniker,
+            chain=self.chain.chain_id,
+            height=self.chain.height,
+            rpc=f"http://{self.config.rpc.host}:{self.rpc_port}",
+            p2p=self.link.listen_addr,
+            voting=self.voting.reason or "yes",
+        )
+
+    async def stop(self) -> None:
+        """Stop in the reverse order; nothing announced is lost."""
+        self.is_stopping = True
+        (self.config.home / cfg.READY_FILE).unlink(missing_ok=True)
+        await self.rpc.stop()
+        self.driver.stop("node is stopping")
+        await self.sync.stop()
+        await self.anchoring.stop()
+        await self.txpool.stop()
+        await self.link.stop()
+        self.signatures.close()
+        self.voting.close()
+        self.anchoring.store.close()
+        self.store.close()
+        log.info("node stopped", height=self.chain.height)
+
+    # --- how it is ---
+
+    def why_not_voting(self) -> str:
+        """Empty if the node votes; else why not and, if something can be done, what."""
+        if self.driver.stop_reason is not None:
+            return f"consensus stopped: {self.driver.stop_reason}"
+        if self.voting.reason:
+            return self.voting.reason
+        if self.sync.progress.is_syncing:
+            return "catching up with the network"
+        status = self.driver.core.status()
+        return "starting" if status is None else status.not_voting_because or ""
+
+    def quorum_silent_s(self) -> float:
+        """Seconds for which the network should have made a block and has not; 0 while it goes."""
+        silent_s = time.monotonic() - self._committed_at
+        heartbeat_s = self.config.consensus.heartbeat_ms / 1000
+        limit_s = SILENT_WITH_WORK_S if len(self.txpool.mempool) else heartbeat_s + SILENT_IDLE_S
+        return silent_s if silent_s > limit_s else 0.0
+
+    # --- P2PEvents ---
+
+    def on_peer_up(self, peer: str, height: int) -> None:
+        log.info("peer up", peer=peer, height=height)
+        self.sync.on_peer_up(peer, height)
+        self.driver.on_peer_up(peer)
+
+    def on_peer_down(self, peer: str) -> None:
+        log.info("peer down", peer=peer)
+        self.sync.on_peer_down(peer)
+
+    def on_frame(self, peer: str, channel: int, payload: bytes) -> None:
+        if not payload:
+            self.offences.add(peer, "empty frame")
+            return
+        try:
+            if channel == wire.CHANNEL_CONSENSUS:
+                self.driver.on_message(peer, payload)
+            elif channel == wire.CHANNEL_TX:
+                self.txpool.on_message(peer, payload)
+            elif channel == wire.CHANNEL_SYNC_REQUEST:
+                self.sync.on_request(peer, payload)
+            elif channel == wire.CHANNEL_SYNC_RESPONSE:
+                self.sync.on_range(peer, payload)
+            else:
+                raise InvalidInputError("channel is unknown", got=str(channel))
+        except InvalidInputError as error:
+            log.warning("bad message", peer=peer, channel=channel, error=str(error))
+            self.offences.add(peer, str(error))
+
+    def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
+        self.txpool.on_gossip(peer, payload)
+
+    def on_restarted(self) -> None:
+        log.warning("p2p process was restarted", pid=self.link.pid)
+        self.link.set_height(self.chain.height)
+
+    # --- wiring ---
+
+    def _new_driver(self) -> ConsensusDriver:
+        settings = self.config.consensus
+        core = Core(
+            chain_id=self.chain.chain_id,
+            key=self.voting.public_key,
+            sign=self.voting.sign,
+            floor=self.voting.floor,
+            timing=Timing(
+                view_timeout_base_ms=settings.view_timeout_base_ms,
+                view_timeout_min_ms=settings.view_timeout_min_ms,
+                view_timeout_max_ms=settings.view_timeout_max_ms,
+                retry_ms=settings.retry_ms,
+                block_interval_min_ms=settings.block_interval_min_ms,
+                heartbeat_ms=settings.heartbeat_ms,
+            ),
+        )
+        return ConsensusDriver(
+            chain=self.chain,
+            core=core,
+            key=self.voting.public_key,
+            guard=self.voting.guard,
+            link=self.link,
+            txpool=self.txpool,
+            wall_ms=lambda: time.time_ns() // 1_000_000,
+            on_commit=self._on_commit,
+            on_need_sync=lambda peer, height: self.sync.on_peer_height(peer, height - 1),
+            on_offence=self.offences.add,
+            on_fork=self._save_fork_proof,
+        )
+
+    def _p2p_config(self) -> P2PConfig:
+        home = self.config.home
+        return P2PConfig(
+            identity_seed=load_key(home / cfg.P2P_KEY_FILE, self._passphrase).seed,
+            listen_host=self.config.p2p.host,
+            listen_port=self.config.p2p.port,
+            chain_id=self.genesis.chain_id,
+            genesis_hash=self.genesis.genesis_hash,
+            protocol_version=PROTOCOL_VERSION,
+            home=home,
+            peers=self.config.p2p.peers,
+            validators=tuple(addr.rsplit("/", 1)[-1] for addr in self.config.p2p.peers),
+        )
+
+    def _mempool_limits(self) -> MempoolLimits:
+        settings = self.config.mempool
+        return MempoolLimits(
+            count_max=settings.count_max,
+            bytes_max=settings.bytes_max,
+            account_txs_max=settings.account_txs_max,
+        )
+
+    def _on_commit(self, commit: Commit) -> None:
+        self._committed_at = time.monotonic()
+        self.txpool.on_commit(commit)
+        self.anchoring.on_commit(commit)
+        self.rpc.publish_block(
+            BlockEvent(
+                height=commit.height,
+                hash=commit.block_hash,
+                time_ms=commit.time_ms,
+                txs=tuple(
+                    TxOutcome(tx_id=result.tx_id, code=result.code or "ok")
+                    for result in commit.results
+                ),
+            )
+        )
+
+    def _drop_peer(self, peer: str, reason: str) -> None:
+        log.warning("peer dropped", peer=peer, reason=reason)
+        self.link.disconnect(peer, reason)
+
+    def _save_fork_proof(self, proof: object) -> None:
+        path = self.config.home / FORK_PROOF_FILE
+        encode = getattr(proof, "encode", None)
+        path.write_bytes(encode() if encode is not None else repr(proof).encode())
+        log.critical("fork proof saved", path=str(path))
+
+    def _write_ready_file(self) -> None:
+        path = self.config.home / cfg.READY_FILE
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "p2p_pid": self.link.pid,
+                    "rpc": f"http://{self.config.rpc.host}:{self.rpc_port}",
+                    "p2p": self.link.listen_addr,
+                }
+            )
+        )
+        scratch.replace(path)
+
+
+async def run_node(config: cfg.NodeConfig, *, passphrase: str | None = None) -> None:
+    """Start a node and run it until SIGINT or SIGTERM."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(_log_stray_exception)
+    node = Node(config, passphrase=passphrase)
+    await node.start()
+    try:
+        await stop.wait()
+    finally:
+        with contextlib.suppress(ZynkError):
+            await node.stop()
+
+
+def _log_stray_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    error = context.get("exception")
+    log.error(
+        "unexpected error; the node goes on",
+        message=context.get("message"),
+        exc_info=error if isinstance(error, BaseException) else None,
+    )
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DurabilityError("data folder can not be made", got=str(error)) from error
+    return path
+
+
+__all__ = ["Node", "UsageError", "run_node"]

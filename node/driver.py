@@ -1,0 +1,305 @@
+"""Runs the consensus core: feeds it inputs and performs its effects in order.
+
+One step at a time, on the event loop. A `Persist` is synced before any later effect of its step:
+blocks and certificates in LevelDB first, then the sign guard (its sync costs a fraction of a
+millisecond on a local disk; see docs/adr/0007). If a write fails the driver stops for good: no vote
+leaves, nothing is announced, reads go on being served, and `stop_reason` says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+import structlog
+
+from consensus import effects as fx
+from consensus import inputs
+from consensus.core import Core
+from consensus.messages import ConsensusMessage, Final, Propose, decode_message
+from ledger.block import Block
+from ledger.chain import BlockTooEarly, Chain, Commit
+from ledger.errors import DurabilityError, InvalidInputError, ZynkError
+from ledger.tx import Tx
+from node import wire
+from node.guard import GuardFile
+from node.proposals import ProposalExchange
+from node.txpool import TxPool
+from p2p.link import P2PLink
+
+INPUTS_MAX = 20_000
+JUDGING_MAX = 16
+
+log = structlog.get_logger("consensus")
+
+
+class _StoppedError(Exception):
+    """Ends a step whose remaining effects must not happen."""
+
+
+class ConsensusDriver:
+    """The runtime side of `consensus.core.Core`."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        core: Core,
+        key: bytes | None,
+        guard: GuardFile | None,
+        link: P2PLink,
+        txpool: TxPool,
+        wall_ms: Callable[[], int],
+        on_commit: Callable[[Commit], None],
+        on_need_sync: Callable[[str, int], None],
+        on_offence: Callable[[str, str], None],
+        on_fork: Callable[[object], None],
+    ) -> None:
+        self.core = core
+        self.stop_reason: str | None = None
+        self.nullified_views_total = 0
+        self.evidence_total = 0
+        self._chain = chain
+        self._key = key
+        self._guard = guard
+        self._link = link
+        self._txpool = txpool
+        self._wall_ms = wall_ms
+        self._on_commit = on_commit
+        self._on_need_sync = on_need_sync
+        self._on_offence = on_offence
+        self._on_fork = on_fork
+        self._loop = asyncio.get_running_loop()
+        self._inputs: deque[inputs.Input] = deque()
+        self._is_stepping = False
+        self._timers: dict[inputs.TimerId, asyncio.TimerHandle] = {}
+        self._judging: set[asyncio.Task[None]] = set()
+        self.proposals = ProposalExchange(
+            link=link, txpool=txpool, on_complete=self._on_proposal, on_offence=on_offence
+        )
+
+    # --- inputs ---
+
+    def start_height(self) -> None:
+        """Begin the height after the chain's tip, with whatever is stored for it. Raises
+        DurabilityError if the stored records can not be read."""
+        height = self._chain.height + 1
+        blocks, certificates = self._chain.load_consensus(height)
+        records = () if self._guard is None else tuple(self._guard.records_at(height))
+        self.feed(
+            inputs.StartHeight(
+                height=height,
+                parent_hash=self._chain.head_hash,
+                parent_certificate=self._chain.head_certificate,
+                validators=self._chain.validators,
+                seed=self._chain.seed,
+                recovered=inputs.Recovered(
+                    guard=records, certificates=tuple(certificates), blocks=tuple(blocks)
+                ),
+            )
+        )
+        if len(self._txpool.mempool):
+            self.feed(inputs.Awake())
+
+    def wake(self) -> None:
+        """A tx is pending."""
+        self.feed(inputs.Awake())
+
+    def on_peer_up(self, peer: str) -> None:
+        self.feed(inputs.PeerUp(peer=peer))
+        if self._chain.height == 0:
+            self.wake()  # a new chain makes its first block at once, not at the first heartbeat
+
+    def on_message(self, peer: str, payload: bytes) -> None:
+        """Channel 0. Raises InvalidInputError."""
+        tag, body = payload[0], payload[1:]
+        if tag == wire.TAG_CONSENSUS:
+            self.feed(inputs.Received(peer=peer, message=decode_message(body)))
+        elif tag == wire.TAG_COMPACT:
+            compact = wire.CompactProposal.decode(body)
+            height = self._chain.height + 1
+            if height <= compact.height <= height + 1 and compact.signer in self._chain.validators:
+                self.proposals.on_compact(peer, compact)
+        else:
+            self.proposals.on_message(peer, tag, body)
+
+    def _on_proposal(self, peer: str, propose: Propose) -> None:
+        self.feed(inputs.Received(peer=peer, message=propose))
+
+    def feed(self, event: inputs.Input) -> None:
+        """Queue an input and step until none is left."""
+        if self.stop_reason is not None or len(self._inputs) >= INPUTS_MAX:
+            return
+        self._inputs.append(event)
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            while self._inputs:
+                now_ms = int(self._loop.time() * 1000)
+                for effect in self.core.step(now_ms, self._inputs.popleft()):
+                    self._perform(effect)
+        except _StoppedError:
+            pass
+        except DurabilityError as error:
+            self.stop(f"a write failed: {error}")
+        finally:
+            self._is_stepping = False
+
+    def stop(self, reason: str) -> None:
+        """Stop for good; the node goes on serving reads."""
+        if self.stop_reason is not None:
+            return
+        self.stop_reason = reason
+        self._inputs.clear()
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._judging:
+            task.cancel()
+        if reason != "node is stopping":
+            log.error("consensus stopped", reason=reason)
+
+    # --- effects ---
+
+    def _perform(self, effect: fx.Effect) -> None:
+        if self.stop_reason is not None:
+            raise _StoppedError  # an effect before this one ended it: the rest must not happen
+        match effect:
+            case fx.Persist():
+                if effect.blocks or effect.certificates:
+                    self._chain.store_consensus(effect.blocks, effect.certificates)
+                if effect.guard and self._guard is not None:
+                    self._guard.append(effect.guard)
+            case fx.Broadcast():
+                self._broadcast(effect.message)
+            case fx.SendTo():
+                self._link.send(effect.peer, wire.CHANNEL_CONSENSUS, _encode(effect.message))
+            case fx.ServeFinal():
+                self._serve_final(effect.peer, effect.heights)
+            case fx.SetTimer():
+                self._set_timer(effect.timer, effect.delay_ms)
+            case fx.CancelTimer():
+                timer = self._timers.pop(effect.timer, None)
+                if timer is not None:
+                    timer.cancel()
+            case fx.BuildBlock():
+                self._build(effect)
+            case fx.JudgeBlock():
+                self._judge(effect.block, effect.fresh)
+            case fx.Finalise():
+                self._finalise(effect)
+            case fx.FoundEvidence():
+                self.evidence_total += 1
+                log.error("a validator contradicts itself", evidence=str(effect.evidence))
+            case fx.Halt():
+                self._on_fork(effect.fork_proof)
+                self.stop("the chain has forked; the fork proof was saved")
+            case fx.NeedSync():
+                self._on_need_sync(effect.peer, effect.height)
+            case fx.BadPeer():
+                self._on_offence(effect.peer, effect.reason)
+            case _:
+                assert_never(effect)
+
+    def _broadcast(self, message: ConsensusMessage) -> None:
+        if isinstance(message, Propose):
+            self.proposals.remember(message.block)
+            compact = wire.CompactProposal.of(message, self._txpool.is_spread)
+            self._link.broadcast(wire.CHANNEL_CONSENSUS, compact.encode())
+        else:
+            self._link.broadcast(wire.CHANNEL_CONSENSUS, _encode(message))
+
+    def _serve_final(self, peer: str, heights: tuple[int, ...]) -> None:
+        for height in heights:
+            if 1 <= height <= self._chain.height:
+                final = Final(
+                    block=self._chain.block(height), certificate=self._chain.certificate(height)
+                )
+                self._link.send(peer, wire.CHANNEL_CONSENSUS, _encode(final))
+
+    def _set_timer(self, timer: inputs.TimerId, delay_ms: int) -> None:
+        running = self._timers.pop(timer, None)
+        if running is not None:
+            running.cancel()
+
+        def fire() -> None:
+            self._timers.pop(timer, None)
+            self.feed(inputs.TimerFired(timer=timer))
+
+        self._timers[timer] = self._loop.call_later(delay_ms / 1000, fire)
+
+    def _build(self, effect: fx.BuildBlock) -> None:
+        assert self._key is not None  # only a validator leads
+        params = self._chain.params
+        block = None
+        if effect.height == self._chain.height + 1:
+            block = self._chain.build(
+                view=effect.view,
+                proposer=self._key,
+                time_ms=self._wall_ms(),
+                candidates=self._txpool.mempool.candidates(
+                    bytes_max=params.block_bytes_max, count_max=params.block_txs_max
+                ),
+            )
+        self.feed(inputs.BlockBuilt(height=effect.height, view=effect.view, block=block))
+
+    def _judge(self, block: Block, fresh: bool) -> None:
+        txs = self._txpool.pending_txs(block.tx_ids)
+        if txs is not None:
+            self.feed(self._verdict(block, txs, fresh))
+            return
+        if len(self._judging) >= JUDGING_MAX:
+            self.feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.EARLY))
+            return
+        task = self._loop.create_task(self._judge_unseen(block, fresh), name="judge")
+        self._judging.add(task)
+        task.add_done_callback(self._judging.discard)
+
+    async def _judge_unseen(self, block: Block, fresh: bool) -> None:
+        try:
+            txs = await self._txpool.verified_txs(block.txs)
+        except InvalidInputError as error:
+            log.warning("block refused", height=block.height, error=str(error))
+            self.feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.INVALID))
+            return
+        self.feed(self._verdict(block, txs, fresh))
+
+    def _verdict(self, block: Block, txs: Sequence[Tx], fresh: bool) -> inputs.BlockJudged:
+        verdict = inputs.Verdict.VALID
+        try:
+            self._chain.judge(block, txs, now_ms=self._wall_ms() if fresh else None)
+        except BlockTooEarly:
+            verdict = inputs.Verdict.EARLY
+        except InvalidInputError as error:
+            log.warning("block refused", height=block.height, error=str(error))
+            verdict = inputs.Verdict.INVALID
+        return inputs.BlockJudged(block_hash=block.hash, verdict=verdict)
+
+    def _finalise(self, effect: fx.Finalise) -> None:
+        if effect.block.height != self._chain.height + 1:
+            return  # block sync was faster
+        try:
+            commit = self._chain.commit(effect.block, effect.certificate, None)
+        except DurabilityError:
+            raise
+        except ZynkError as error:
+            # More than 2/3 of the stake signed a block that our rules refuse: never go on.
+            self.stop(f"a finalised block breaks our rules: {error}")
+            return
+        self.nullified_views_total += effect.certificate.view - 1
+        self.committed(commit)
+        self.start_height()
+
+    def committed(self, commit: Commit) -> None:
+        """After each height, by consensus or by sync."""
+        if self._guard is not None:
+            self._guard.prune_below(commit.height)
+        self._link.set_height(commit.height)
+        self.proposals.on_commit(commit.height)
+        self._on_commit(commit)
+
+
+def _encode(message: ConsensusMessage) -> bytes:
+    return bytes([wire.TAG_CONSENSUS]) + message.encode()

@@ -1,0 +1,107 @@
+"""A node's home folder: config.toml, genesis.json, keys/, guard/, data/.
+
+Making a home is the only thing that makes a sign guard, besides the explicit `zynk guard create`:
+a node that finds none refuses to vote (docs/protocol.md, "Sign guard").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from genesis.document import GenesisAccount, GenesisDocument
+from genesis.network import generate_network
+from ledger.ed25519 import KeyPair
+from ledger.errors import DurabilityError, UsageError
+from ledger.params import ChainParams
+from node import config as cfg
+from node.guard import GuardFile
+from node.keys import save_key
+
+
+def create_home(
+    config: cfg.NodeConfig,
+    document: GenesisDocument,
+    *,
+    validator_key: KeyPair,
+    p2p_key: KeyPair,
+    anchor_key: KeyPair,
+    faucet_key: KeyPair | None = None,
+    passphrase: str | None = None,
+) -> None:
+    """Write a whole home. Raises UsageError if one is there already."""
+    home = config.home
+    if (home / cfg.CONFIG_FILE).exists():
+        raise UsageError("a node lives here already", expected="a new folder", got=str(home))
+    home.mkdir(parents=True, exist_ok=True)
+    write_synced(home / cfg.GENESIS_FILE, document.encode())
+    save_key(home / cfg.VALIDATOR_KEY_FILE, validator_key, passphrase)
+    save_key(home / cfg.P2P_KEY_FILE, p2p_key, passphrase)
+    save_key(home / cfg.ANCHOR_KEY_FILE, anchor_key, passphrase)
+    if faucet_key is not None:
+        save_key(home / cfg.FAUCET_KEY_FILE, faucet_key, passphrase)
+    create_guard(home, document.chain_id, validator_key.public_key)
+    write_synced(home / cfg.CONFIG_FILE, cfg.render_config(config).encode())
+
+
+def create_guard(home: Path, chain_id: str, public_key: bytes) -> None:
+    """Make an empty sign guard. Raises UsageError if there is one."""
+    path = home / cfg.GUARD_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    GuardFile.create(path, chain_id, public_key).close()
+
+
+def create_network_homes(
+    folder: Path,
+    *,
+    validators: int,
+    chain_id: str,
+    entropy: bytes,
+    genesis_time_ms: int,
+    config: Callable[[int, Path, list[bytes]], cfg.NodeConfig],
+    params: ChainParams | None = None,
+    powers: tuple[int, ...] | None = None,
+    extra_accounts: Sequence[tuple[bytes, int]] = (),
+) -> list[Path]:
+    """A home a validator, `folder`/node0 and on; `config(index, home, p2p seeds)` gives each its
+    configuration. The first home holds the faucet key as well."""
+    network = generate_network(
+        validators,
+        chain_id,
+        genesis_time_ms=genesis_time_ms,
+        entropy=entropy,
+        params=params,
+        powers=powers,
+        extra_accounts=tuple(GenesisAccount(id=i, balance=b) for i, b in extra_accounts),
+    )
+    seeds = [node.p2p_seed for node in network.nodes]
+    homes = [folder / f"node{index}" for index in range(validators)]
+    for index, (home, keys) in enumerate(zip(homes, network.nodes, strict=True)):
+        create_home(
+            config(index, home, seeds),
+            network.document,
+            validator_key=keys.validator_key,
+            p2p_key=KeyPair.from_seed(keys.p2p_seed),
+            anchor_key=keys.anchor_key,
+            faucet_key=network.faucet_key if index == 0 else None,
+        )
+    return homes
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file by a synced temporary and an atomic rename. Raises DurabilityError."""
+    scratch = path.with_name(path.name + ".tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise DurabilityError("file could not be written", got=f"{path}: {error}") from error

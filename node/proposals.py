@@ -1,0 +1,100 @@
+"""Completing compact proposals: from the mempool, else from the peer that sent them.
+
+Bounded: at most `PENDING_MAX` proposals wait for txs, `PENDING_PER_PEER_MAX` of one peer, the
+oldest goes first. Nothing here judges a proposal; consensus does, once it is whole. A proposal lost
+here comes again with the core's retry.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from consensus.messages import Propose
+from ledger.block import Block
+from ledger.codec import hash_tagged
+from ledger.errors import InvalidInputError
+from node import wire
+from node.txpool import TxPool
+from p2p.link import P2PLink
+
+PENDING_MAX = 32
+PENDING_PER_PEER_MAX = 8
+OWN_BLOCKS_MAX = 8
+
+
+class ProposalExchange:
+    """Both sides of compact proposals. All calls are on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        link: P2PLink,
+        txpool: TxPool,
+        on_complete: Callable[[str, Propose], None],
+        on_offence: Callable[[str, str], None],
+    ) -> None:
+        self.tx_requests_total = 0
+        self._link = link
+        self._txpool = txpool
+        self._on_complete = on_complete
+        self._on_offence = on_offence
+        self._own: OrderedDict[bytes, Block] = OrderedDict()
+        self._pending: OrderedDict[tuple[str, bytes], wire.CompactProposal] = OrderedDict()
+
+    def remember(self, block: Block) -> None:
+        """Keep a block that we proposed, to serve its txs."""
+        self._own[block.hash] = block
+        self._own.move_to_end(block.hash)
+        if len(self._own) > OWN_BLOCKS_MAX:
+            self._own.popitem(last=False)
+
+    def on_compact(self, peer: str, compact: wire.CompactProposal) -> None:
+        """A compact proposal of a validator at a height that matters."""
+        missing = compact.missing(self._txpool.find)
+        if not missing:
+            self._on_complete(peer, compact.complete(self._txpool.find))
+            return
+        own = [key for key in self._pending if key[0] == peer]
+        if len(own) >= PENDING_PER_PEER_MAX:
+            del self._pending[own[0]]
+        elif len(self._pending) >= PENDING_MAX:
+            self._pending.popitem(last=False)
+        block_hash = compact.header.hash
+        self._pending[peer, block_hash] = compact
+        self.tx_requests_total += 1
+        request = wire.BlockTxRequest(block_hash=block_hash, tx_ids=tuple(missing))
+        self._link.send(peer, wire.CHANNEL_CONSENSUS, request.encode())
+
+    def on_message(self, peer: str, tag: int, body: bytes) -> None:
+        """Requests and answers. Raises InvalidInputError."""
+        if tag == wire.TAG_BLOCK_TX_REQUEST:
+            self._serve(peer, wire.BlockTxRequest.decode(body))
+        elif tag == wire.TAG_BLOCK_TXS:
+            self._complete(peer, wire.BlockTxs.decode(body))
+        else:
+            raise InvalidInputError(
+                "consensus message is unknown", expected="0x00..0x03", got=hex(tag)
+            )
+
+    def on_commit(self, height: int) -> None:
+        """Drop what is settled."""
+        for key in [k for k, c in self._pending.items() if c.height <= height]:
+            del self._pending[key]
+
+    def _serve(self, peer: str, request: wire.BlockTxRequest) -> None:
+        block = self._own.get(request.block_hash)
+        if block is None:
+            return
+        tx_by_id = dict(zip(block.tx_ids, block.txs, strict=True))
+        txs = [tx_by_id[i] for i in dict.fromkeys(request.tx_ids) if i in tx_by_id]
+        answer = wire.BlockTxs(block_hash=request.block_hash, txs=tuple(txs))
+        self._link.send(peer, wire.CHANNEL_CONSENSUS, answer.encode())
+
+    def _complete(self, peer: str, answer: wire.BlockTxs) -> None:
+        compact = self._pending.pop((peer, answer.block_hash), None)
+        if compact is None:
+            return
+        sent = {hash_tagged("tx", tx): tx for tx in answer.txs}
+        propose = compact.complete(lambda i: sent.get(i) or self._txpool.find(i))
+        self._on_complete(peer, propose)

@@ -1,0 +1,222 @@
+"""Block sync: a node that is behind fetches ranges of final blocks and verifies each by itself.
+
+A range is asked of one peer at a time. Each block must be the next height, be final under the
+validator set that our own state names, carry valid tx signatures, and execute to the roots in its
+header. A peer whose range fails that is dropped and another is asked; nothing it sent is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from ledger.block import Block
+from ledger.certificate import Certificate
+from ledger.chain import Chain, Commit
+from ledger.errors import DurabilityError, InvalidInputError
+from ledger.finality import verify_final_header
+from node import wire
+from node.txpool import TxPool
+from p2p.link import P2PLink
+
+RANGE_BLOCKS = 32
+RANGE_BYTES = 1024 * 1024
+RESPONSE_TIMEOUT_S = 5.0
+RETRY_PAUSE_S = 0.5
+SYNC_GAP_HEIGHTS = 4
+"""Up to this far behind, consensus catches up by itself (DESIGN rule 16)."""
+REQUESTS_PER_S_MAX = 50
+LOG_INTERVAL_S = 2.0
+
+log = structlog.get_logger("sync")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncProgress:
+    """For `zynk status`. Heights; `is_syncing` is False when consensus keeps up by itself."""
+
+    is_syncing: bool
+    height: int
+    target_height: int
+    blocks_per_s: float
+
+
+class BlockSync:
+    """Client and server of ranges. All calls are on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        txpool: TxPool,
+        link: P2PLink,
+        on_commit: Callable[[Commit], None],
+        on_caught_up: Callable[[], None],
+        on_bad_peer: Callable[[str, InvalidInputError], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        self._chain = chain
+        self._txpool = txpool
+        self._link = link
+        self._on_commit = on_commit
+        self._on_caught_up = on_caught_up
+        self._on_bad_peer = on_bad_peer
+        self._on_failure = on_failure
+        self._tips: dict[str, int] = {}
+        self._pending: tuple[str, asyncio.Future[wire.Range]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._rate = 0.0
+        self._served: dict[str, tuple[float, int]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    # --- who is where ---
+
+    def on_peer_up(self, peer: str, height: int) -> None:
+        self.on_peer_height(peer, height)
+
+    def on_peer_down(self, peer: str) -> None:
+        self._tips.pop(peer, None)
+        self._served.pop(peer, None)
+        if self._pending is not None and self._pending[0] == peer:
+            self._fail_pending("the peer went away")
+
+    def on_peer_height(self, peer: str, height: int) -> None:
+        """A peer says that `height` is final. Starts a sync if that is far ahead."""
+        self._tips[peer] = max(height, self._tips.get(peer, 0))
+        if height > self._chain.height + SYNC_GAP_HEIGHTS:
+            self.start()
+
+    def start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="block-sync")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def progress(self) -> SyncProgress:
+        is_syncing = self._task is not None and not self._task.done()
+        return SyncProgress(
+            is_syncing=is_syncing,
+            height=self._chain.height,
+            target_height=max(self._chain.height, *self._tips.values(), 0),
+            blocks_per_s=self._rate if is_syncing else 0.0,
+        )
+
+    # --- client ---
+
+    async def _run(self) -> None:
+        began, height_began, logged = self._loop.time(), self._chain.height, 0.0
+        log.info("behind the network", height=height_began, target=self.progress.target_height)
+        while (peer := self._pick_peer()) is not None:
+            try:
+                answer = await self._request(peer)
+                self._tips[peer] = answer.tip_height
+                await self._apply(answer)
+            except InvalidInputError as error:
+                self._tips.pop(peer, None)
+                self._on_bad_peer(peer, error)
+            except DurabilityError as error:
+                self._on_failure(f"a write failed: {error}")
+                return
+            except TimeoutError:
+                log.warning("no answer to a range request", peer=peer)
+                self._tips.pop(peer, None)
+                await asyncio.sleep(RETRY_PAUSE_S)
+            elapsed = max(self._loop.time() - began, 1e-3)
+            self._rate = (self._chain.height - height_began) / elapsed
+            if self._loop.time() - logged > LOG_INTERVAL_S:
+                logged = self._loop.time()
+                progress = self.progress
+                log.info(
+                    "syncing",
+                    height=progress.height,
+                    target=progress.target_height,
+                    blocks_per_s=round(self._rate, 1),
+                )
+        log.info("caught up", height=self._chain.height, blocks=self._chain.height - height_began)
+        self._on_caught_up()
+
+    def _pick_peer(self) -> str | None:
+        best = max(self._tips, key=lambda peer: self._tips[peer], default=None)
+        if best is None or self._tips[best] <= self._chain.height:
+            return None
+        return best
+
+    async def _request(self, peer: str) -> wire.Range:
+        future: asyncio.Future[wire.Range] = self._loop.create_future()
+        self._pending = (peer, future)
+        request = wire.RangeRequest(height_from=self._chain.height + 1, count=RANGE_BLOCKS)
+        try:
+            if not self._link.send(peer, wire.CHANNEL_SYNC_REQUEST, request.encode()):
+                raise TimeoutError
+            async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+                return await future
+        finally:
+            self._pending = None
+
+    async def _apply(self, answer: wire.Range) -> None:
+        if not answer.items and answer.tip_height > self._chain.height:
+            raise InvalidInputError("peer claims a height but sends no blocks")
+        for block_bytes, certificate_bytes in answer.items:
+            block = Block.decode(block_bytes)
+            if block.height <= self._chain.height:
+                continue  # consensus was faster
+            certificate = Certificate.decode(certificate_bytes)
+            if block.height != self._chain.height + 1:
+                raise InvalidInputError(
+                    "range has a gap", expected=str(self._chain.height + 1), got=str(block.height)
+                )
+            verify_final_header(
+                block.header, certificate, self._chain.validators, self._chain.chain_id
+            )
+            txs = await self._txpool.verified_txs(block.txs)
+            if block.height != self._chain.height + 1:
+                continue
+            self._chain.judge(block, txs, now_ms=None)
+            self._on_commit(self._chain.commit(block, certificate, txs))
+            await asyncio.sleep(0)
+
+    def _fail_pending(self, why: str) -> None:
+        if self._pending is not None and not self._pending[1].done():
+            self._pending[1].set_exception(TimeoutError(why))
+
+    # --- messages ---
+
+    def on_range(self, peer: str, payload: bytes) -> None:
+        """Channel 3. Raises InvalidInputError."""
+        if payload[0] != wire.TAG_RANGE:
+            raise InvalidInputError("sync answer is unknown", got=hex(payload[0]))
+        answer = wire.Range.decode(payload[1:])
+        if self._pending is not None and self._pending[0] == peer and not self._pending[1].done():
+            self._pending[1].set_result(answer)
+
+    def on_request(self, peer: str, payload: bytes) -> None:
+        """Channel 2: serve a range. Raises InvalidInputError."""
+        if payload[0] != wire.TAG_RANGE_REQUEST:
+            raise InvalidInputError("sync request is unknown", got=hex(payload[0]))
+        request = wire.RangeRequest.decode(payload[1:])
+        second, count = self._served.get(peer, (0.0, 0))
+        now = self._loop.time()
+        if now - second >= 1.0:
+            second, count = now, 0
+        self._served[peer] = (second, count + 1)
+        if count >= REQUESTS_PER_S_MAX:
+            return
+        items: list[tuple[bytes, bytes]] = []
+        room = RANGE_BYTES
+        for height in range(request.height_from, request.height_from + request.count):
+            if not 1 <= height <= self._chain.height:
+                break
+            block, certificate = self._chain.block(height), self._chain.certificate(height)
+            room -= len(block.encoded)
+            if room < 0 and items:
+                break
+            items.append((block.encoded, certificate.encode()))
+        answer = wire.Range(tip_height=self._chain.height, items=tuple(items))
+        self._link.send(peer, wire.CHANNEL_SYNC_RESPONSE, answer.encode())

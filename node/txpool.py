@@ -1,0 +1,306 @@
+"""Txs on their way into a block: admission, gossip in batches, pull repair, waiting for finality.
+
+Admission order is cheap first: decode, stateless check, duplicate, nonce, then the signature (in
+the pool, once in a tx's life), then the mempool. Locally submitted txs go out by gossip at most
+every `GOSSIP_INTERVAL_S`; what gossip loses is repaired by offers: a node with txs that have waited
+longer than `OFFER_AGE_S` names them to one peer at a time, which asks for those it lacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from ledger.accounts import read_account
+from ledger.chain import Chain, Commit
+from ledger.codec import hash_tagged
+from ledger.errors import InvalidInputError, ZynkError
+from ledger.mempool import Mempool
+from ledger.tx import Tx
+from node import wire
+from node.signature_pool import SignaturePool
+from p2p.link import P2PLink
+
+GOSSIP_INTERVAL_S = 0.05
+GOSSIP_BYTES_MAX = 256 * 1024
+OFFER_INTERVAL_S = 0.5
+OFFER_AGE_S = 1.0
+OFFER_IDS_MAX = 2048
+INBOX_BYTES_MAX = 8 * 1024 * 1024
+ADMIT_BATCH_TXS = 256
+WAITERS_MAX = 20_000
+
+log = structlog.get_logger("tx")
+
+Outcome = bytes | ZynkError
+"""The tx id, or why the tx was refused."""
+
+
+class TxPool:
+    """Owns the mempool. All calls are on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        mempool: Mempool,
+        signatures: SignaturePool,
+        link: P2PLink,
+        topic: str,
+        on_pending: Callable[[], None],
+    ) -> None:
+        self.mempool = mempool
+        self.refused_total = 0
+        self._chain = chain
+        self._signatures = signatures
+        self._link = link
+        self._topic = topic
+        self._on_pending = on_pending
+        self._outbox: list[bytes] = []
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flushed_at = 0.0
+        self._inbox: deque[tuple[str, bytes]] = deque()
+        self._inbox_bytes = 0
+        self._inbox_filled = asyncio.Event()
+        self._first_seen: dict[bytes, float] = {}
+        self._waiters: dict[bytes, asyncio.Future[tuple[int, int]]] = {}
+        self._offer_turn = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop = asyncio.get_running_loop()
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._admit_from_inbox(), name="tx-inbox"),
+            asyncio.create_task(self._offer_old_txs(), name="tx-offers"),
+        ]
+
+    async def stop(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for waiter in self._waiters.values():
+            waiter.cancel()
+
+    # --- admission ---
+
+    async def submit(self, encoded: Sequence[bytes]) -> list[Outcome]:
+        """Admit txs of our own clients and pass them on. One outcome a tx, in order; a tx that
+        is already pending or final counts as admitted."""
+        outcomes, added = await self._admit(encoded)
+        if added:
+            self._outbox += [tx.encoded for tx in added]
+            self._schedule_flush()
+        return outcomes
+
+    async def _admit(self, encoded: Sequence[bytes]) -> tuple[list[Outcome], list[Tx]]:
+        outcomes: list[Outcome | None] = [None] * len(encoded)
+        fresh: list[tuple[int, Tx]] = []
+        for position, data in enumerate(encoded):
+            try:
+                tx = Tx.decode(data)
+                if not self._is_known(tx.id):
+                    self._check_before_signature(tx)
+                    fresh.append((position, tx))
+                outcomes[position] = tx.id
+            except ZynkError as error:
+                outcomes[position] = error
+        verdicts = await self._signatures.check(
+            [(tx.payer, tx.sign_bytes(), tx.signature) for _, tx in fresh]
+        )
+        added: list[Tx] = []
+        now = self._loop.time()
+        for (position, tx), is_valid in zip(fresh, verdicts, strict=True):
+            try:
+                if not is_valid:
+                    raise InvalidInputError("tx signature is wrong", got=tx.id.hex())
+                if self._add(tx, now):
+                    added.append(tx)
+            except ZynkError as error:
+                outcomes[position] = error
+        self.refused_total += sum(isinstance(outcome, ZynkError) for outcome in outcomes)
+        if added:
+            self._on_pending()
+        return [outcome for outcome in outcomes if outcome is not None], added
+
+    def _is_known(self, tx_id: bytes) -> bool:
+        return tx_id in self.mempool or self._chain.tx_location(tx_id) is not None
+
+    def _check_before_signature(self, tx: Tx) -> None:
+        self._chain.executor.check(tx, self._chain.params)
+        account = read_account(self._chain.tree, tx.payer)
+        if tx.nonce < account.nonce:
+            raise InvalidInputError(
+                "tx nonce was used already", expected=str(account.nonce), got=str(tx.nonce)
+            )
+
+    def _add(self, tx: Tx, now: float) -> bool:
+        if self._is_known(tx.id):  # came by another way while the signature was checked
+            return False
+        account = read_account(self._chain.tree, tx.payer)
+        admission = self.mempool.add(
+            tx, account_nonce=account.nonce, account_balance=account.balance
+        )
+        if admission.replaced_id is not None:
+            self._first_seen.pop(admission.replaced_id, None)
+        self._first_seen[tx.id] = now
+        return True
+
+    # --- from and to peers ---
+
+    def on_gossip(self, peer: str, payload: bytes) -> None:
+        """A tx batch from the network: bounded, admitted by the inbox task."""
+        if self._inbox_bytes + len(payload) > INBOX_BYTES_MAX:
+            return  # pull repair brings it again when there is room
+        self._inbox.append((peer, payload))
+        self._inbox_bytes += len(payload)
+        self._inbox_filled.set()
+
+    def on_message(self, peer: str, payload: bytes) -> None:
+        """Channel 1: offers, wants and tx batches. Raises InvalidInputError."""
+        tag, body = payload[0], payload[1:]
+        if tag == wire.TAG_OFFER:
+            wanted = [i for i in wire.decode_ids(body) if not self._is_known(i)]
+            if wanted:
+                self._link.send(peer, wire.CHANNEL_TX, wire.encode_ids(wire.TAG_WANT, wanted))
+        elif tag == wire.TAG_WANT:
+            txs = [tx.encoded for i in wire.decode_ids(body) if (tx := self.mempool.get(i))]
+            for batch in _batches(txs):
+                self._link.send(peer, wire.CHANNEL_TX, wire.encode_txs(batch))
+        elif tag == wire.TAG_TXS:
+            self.on_gossip(peer, payload)
+        else:
+            raise InvalidInputError("tx message is unknown", expected="0x10..0x12", got=hex(tag))
+
+    async def _admit_from_inbox(self) -> None:
+        while True:
+            await self._inbox_filled.wait()
+            encoded: list[bytes] = []
+            while self._inbox and len(encoded) < ADMIT_BATCH_TXS:
+                peer, payload = self._inbox.popleft()
+                self._inbox_bytes -= len(payload)
+                try:
+                    if payload[:1] != bytes([wire.TAG_TXS]):
+                        raise InvalidInputError("gossip is not a tx batch")
+                    encoded += wire.decode_txs(payload[1:])
+                except InvalidInputError as error:
+                    log.warning("bad tx batch", peer=peer, error=str(error))
+            if not self._inbox:
+                self._inbox_filled.clear()
+            if encoded:
+                await self._admit(encoded)
+
+    def _schedule_flush(self) -> None:
+        if self._flush_timer is not None:
+            return
+        wait_s = self._flushed_at + GOSSIP_INTERVAL_S - self._loop.time()
+        if wait_s <= 0:
+            self._flush()
+        else:
+            self._flush_timer = self._loop.call_later(wait_s, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        self._flushed_at = self._loop.time()
+        txs, self._outbox = self._outbox, []
+        for batch in _batches(txs):
+            self._link.publish(self._topic, wire.encode_txs(batch))
+
+    async def _offer_old_txs(self) -> None:
+        while True:
+            await asyncio.sleep(OFFER_INTERVAL_S)
+            if not self._first_seen:
+                continue
+            peers = self._link.peers()
+            if not peers:
+                continue
+            limit = self._loop.time() - OFFER_AGE_S
+            old = [i for i, seen in self._first_seen.items() if seen <= limit][:OFFER_IDS_MAX]
+            if old:
+                self._offer_turn += 1
+                peer = peers[self._offer_turn % len(peers)]
+                self._link.send(peer.peer, wire.CHANNEL_TX, wire.encode_ids(wire.TAG_OFFER, old))
+
+    # --- for blocks ---
+
+    def find(self, tx_id: bytes) -> bytes | None:
+        """Wire bytes of a pending tx."""
+        tx = self.mempool.get(tx_id)
+        return None if tx is None else tx.encoded
+
+    def is_spread(self, tx_id: bytes) -> bool:
+        """True if peers have had the time to hear of a pending tx."""
+        seen = self._first_seen.get(tx_id)
+        return seen is not None and seen <= self._loop.time() - OFFER_AGE_S / 2
+
+    async def verified_txs(self, encoded: Sequence[bytes]) -> list[Tx]:
+        """Decode a block's txs, with signatures checked (those in the mempool were already).
+        Raises InvalidInputError if one is bad."""
+        txs = [self._pending(data) or Tx.decode(data) for data in encoded]
+        unseen = [tx for tx in txs if tx.id not in self.mempool]
+        verdicts = await self._signatures.check(
+            [(tx.payer, tx.sign_bytes(), tx.signature) for tx in unseen]
+        )
+        for tx, is_valid in zip(unseen, verdicts, strict=True):
+            if not is_valid:
+                raise InvalidInputError("block has a tx with a wrong signature", got=tx.id.hex())
+        return txs
+
+    def pending_txs(self, block_tx_ids: Sequence[bytes]) -> list[Tx] | None:
+        """A block's txs if all of them are pending here, and so checked; else None."""
+        txs = [self.mempool.get(tx_id) for tx_id in block_tx_ids]
+        found = [tx for tx in txs if tx is not None]
+        return found if len(found) == len(txs) else None
+
+    def _pending(self, data: bytes) -> Tx | None:
+        return self.mempool.get(hash_tagged("tx", data))
+
+    # --- finality ---
+
+    def wait_final(self, tx_id: bytes) -> asyncio.Future[tuple[int, int]]:
+        """Resolves to (height, index in the block) once a block with the tx is final here.
+        Raises InvalidInputError (retry) when too many wait already."""
+        location = self._chain.tx_location(tx_id)
+        waiter = self._waiters.get(tx_id)
+        if waiter is None or waiter.cancelled():
+            waiter = self._loop.create_future()
+            if location is not None:
+                waiter.set_result(location)
+            elif len(self._waiters) >= WAITERS_MAX:
+                raise InvalidInputError(
+                    "too many txs are waited for", expected=f"<= {WAITERS_MAX}", retry=True
+                )
+            else:
+                self._waiters[tx_id] = waiter
+        return waiter
+
+    def forget_waiter(self, tx_id: bytes) -> None:
+        """Nobody waits for it any more."""
+        self._waiters.pop(tx_id, None)
+
+    def on_commit(self, commit: Commit) -> None:
+        """Drop what is final, wake who waits."""
+        ids = commit.tx_ids
+        dropped = self.mempool.on_commit(ids, commit.height, commit.next_nonces, commit.balances)
+        for tx_id in (*ids, *dropped):
+            self._first_seen.pop(tx_id, None)
+        for index, tx_id in enumerate(ids):
+            waiter = self._waiters.pop(tx_id, None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result((commit.height, index))
+
+
+def _batches(txs: Sequence[bytes]) -> list[list[bytes]]:
+    batches: list[list[bytes]] = []
+    room = 0
+    for tx in txs:
+        if not batches or len(tx) > room:
+            batches.append([])
+            room = GOSSIP_BYTES_MAX
+        batches[-1].append(tx)
+        room -= len(tx)
+    return batches

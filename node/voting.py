@@ -1,0 +1,89 @@
+"""Whether and with what this node votes: the validator key, its sign guard, the floor.
+
+- No guard, no vote: a missing or torn guard file makes the node a follower that says so, because
+  nobody can know any more what the key has signed.
+- A store that is new, or older than the guard, has lost the certificates and blocks that the
+  guard's statements rest on: then the guard's floor becomes its highest (height, view), and nothing
+  is signed at or below it, ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from ledger.chain import Chain
+from ledger.ed25519 import KeyPair
+from ledger.errors import ZynkError
+from ledger.store import Batch, Store
+from node import config as cfg
+from node.guard import GuardFile
+from node.keys import load_key
+
+SEEN_PREFIX = b"m/guard/"
+
+log = structlog.get_logger("voting")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VotingKey:
+    """`reason` is empty if the node may vote; else it says why not and what to do."""
+
+    key: KeyPair | None
+    guard: GuardFile | None
+    reason: str = ""
+    floor: tuple[int, int] = (0, 0)
+
+    @property
+    def public_key(self) -> bytes | None:
+        """The key that consensus votes with; None if it must not."""
+        return self.key.public_key if self.key is not None and not self.reason else None
+
+    @property
+    def sign(self) -> Callable[[bytes], bytes] | None:
+        return self.key.sign if self.key is not None and not self.reason else None
+
+    def close(self) -> None:
+        if self.guard is not None:
+            self.guard.close()
+
+
+def open_voting_key(home: Path, chain: Chain, store: Store, passphrase: str | None) -> VotingKey:
+    """Read key and guard. Raises UsageError for a key file that can not be read, DurabilityError
+    if the floor can not be written; a bad guard is a reason not to vote, not an error."""
+    path = home / cfg.VALIDATOR_KEY_FILE
+    if not path.exists():
+        return VotingKey(
+            key=None, guard=None, reason="this is a full node: it has no validator key"
+        )
+    key = load_key(path, passphrase)
+    try:
+        guard = GuardFile.open(home / cfg.GUARD_FILE, chain.chain_id, key.public_key)
+    except ZynkError as error:
+        log.error("the sign guard can not be used", error=str(error))
+        return VotingKey(key=key, guard=None, reason=str(error))
+    _keep_floor(chain, store, key.public_key, guard)
+    return VotingKey(key=key, guard=guard, floor=guard.floor)
+
+
+def _keep_floor(chain: Chain, store: Store, public_key: bytes, guard: GuardFile) -> None:
+    """Raise the guard's floor if the store has lost what the guard's statements rest on. The
+    store's row says that this store has been with this guard from its first vote on."""
+    row_key = SEEN_PREFIX + public_key
+    is_new = store.get(row_key) is None
+    highest = guard.highest()
+    if (is_new and highest > (0, 0)) or highest[0] > chain.height + 1:
+        guard.set_floor(highest)
+        log.warning(
+            "the chain store is older than the sign guard; nothing is signed up to the guard's "
+            "highest vote",
+            height=highest[0],
+            view=highest[1],
+        )
+    if is_new:
+        batch = Batch()
+        batch.put(row_key, b"")
+        store.write(batch, sync=True)
