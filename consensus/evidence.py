@@ -12,6 +12,7 @@ validators by comparing signatures of each view.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from consensus.statement import Statement, StatementKind, is_conflict, statement_sign_bytes
@@ -19,6 +20,7 @@ from ledger import codec
 from ledger.certificate import VIEW_MAX, Certificate, SignatureCheck
 from ledger.ed25519 import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, is_valid_signature
 from ledger.errors import InvalidInputError
+from ledger.validator_set import ValidatorSet
 
 EVIDENCE_WIRE_BYTES_MAX = 512
 
@@ -121,6 +123,33 @@ def verify_evidence(
     ):
         if not is_valid(evidence.signer, statement_sign_bytes(chain_id, statement), signature):
             raise InvalidInputError("evidence has a bad signature", got=statement.kind.name)
+
+
+def find_evidence(
+    certificates: Iterable[Certificate], validators: ValidatorSet
+) -> dict[bytes, Evidence]:
+    """Who contradicted itself in these (verified) certificates of one height, by signer.
+
+    Raises InvalidInputError for a malformed certificate.
+    """
+    said: dict[tuple[bytes, int], list[tuple[Statement, bytes]]] = {}
+    found: dict[bytes, Evidence] = {}
+    for certificate in certificates:
+        statement = Statement(
+            kind=StatementKind(int(certificate.kind)),
+            height=certificate.height,
+            view=certificate.view,
+            block_hash=certificate.block_hash,
+        )
+        indexes = certificate.signer_indexes(validators)
+        for index, signature in zip(indexes, certificate.signatures, strict=True):
+            signer = validators.validators[index].public_key
+            others = said.setdefault((signer, certificate.view), [])
+            for other in others:
+                if is_conflict(other[0], statement):
+                    found.setdefault(signer, Evidence.of(signer, other, (statement, signature)))
+            others.append((statement, signature))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,10 @@ The file is a sequence of 64-byte slots, so that a slot never crosses a disk sec
     header  magic 16 | binding 32 = H("guard", [chain id, public key]) | checksum 16
     record  kind u8 | height u64 | view u64 | block hash 32 (zeros if none) | checksum 15
 
-Integers are big-endian. A record's checksum is the first 15 bytes of
-sha256("zynk/guard-record/1" 0 || checksum before || the record's first 49 bytes), the header's of
-its first 48 bytes: each slot vouches for all before it, so a torn, changed, swapped or missing slot is seen (a cut at
-a slot boundary is not: what was synced is trusted to stay).
+Integers are big-endian. A record's checksum is the first 15 bytes of sha256("zynk/guard-record/1"
+0 || last 16 bytes of the slot before || the record's first 49 bytes), the header's is that of its
+first 48 bytes. So each slot vouches for all before it, and a torn, changed, swapped or missing
+slot is seen (a cut at a slot boundary is not: what was synced is trusted to stay).
 Kinds 1..4 are those of `StatementKind`; kind 5 sets the floor to its (height, view).
 
 The window is keyed by (height, view) and holds every record above the floor; at or below the

@@ -34,6 +34,8 @@ def on_propose(c: Context, peer: str, propose: Propose) -> None:
     try:
         _verify_header(c, propose)
         c.rules.verify_justify(propose, s.validators, c.chain_id, c.signatures)
+        for certificate in propose.justify:
+            verify_and_accept(c, certificate)
     except InvalidInputError as error:
         c.out.emit(BadPeer(peer=peer, reason=str(error)))
         return
@@ -41,8 +43,6 @@ def on_propose(c: Context, peer: str, propose: Propose) -> None:
     wake(c)
     s.later_view_seen = max(s.later_view_seen, propose.view)
     s.proposed_view = max(s.proposed_view, propose.view)
-    for certificate in propose.justify:
-        verify_and_accept(c, certificate)
     consider(c, propose.view, propose.block)
 
 

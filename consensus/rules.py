@@ -55,9 +55,9 @@ class Rules:
         """Rule 14: no N and no X of mine in the view."""
         return view not in own.notarized and view not in own.nullified
 
-    def may_nullify(self, own: OwnStatements, view: int) -> bool:
-        """Rule 14: never X after F."""
-        return view not in own.nullified and view not in own.finalized
+    def may_nullify(self, own: OwnStatements, view: int, *, is_notarized: bool) -> bool:
+        """Rule 14: never X after F; a notarized view is left without it."""
+        return not is_notarized and view not in own.nullified and view not in own.finalized
 
     def may_finalize(self, own: OwnStatements, view: int, block_hash: bytes) -> bool:
         """Rule 14: my own N is for this block, no X, no F."""

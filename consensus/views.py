@@ -91,7 +91,6 @@ def on_view_timer(c: Context) -> None:
     """Rule 14, timer expiry: `change_view` leaves a notarized view; else nullify."""
     s = c.s
     s.expired = True
-    if s.view in s.book.notarized:
-        return
-    if c.may_sign(s.view) and c.rules.may_nullify(s.own, s.view):
+    is_notarized = s.view in s.book.notarized
+    if c.may_sign(s.view) and c.rules.may_nullify(s.own, s.view, is_notarized=is_notarized):
         cast(c, VoteKind.NULLIFY, s.view, b"")

@@ -25,7 +25,8 @@ from consensus.rules import Rules
 from consensus.statement import Statement
 from consensus.timing import Timing
 from ledger.block import Block
-from ledger.certificate import Certificate
+from ledger.certificate import Certificate, verify_certificate
+from ledger.errors import InvalidInputError
 from ledger.validator_set import Validator, ValidatorSet
 from tests.sim.crypto import is_valid
 from tests.sim.node import Node
@@ -53,7 +54,11 @@ class InvariantBroken(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One schedule: who takes part and what goes wrong."""
+    """One schedule: who takes part and what goes wrong.
+
+    `followers` are nodes past the validators; with `twins`, such a node runs under the key of a
+    validator instead. `fixed_sides` is a partition that lasts all through the chaos.
+    """
 
     seed: int
     powers: tuple[int, ...] = (1, 1, 1, 1)
@@ -71,6 +76,8 @@ class Plan:
     followers: int = 0
     wire: bool = False
     stops_at_fork: bool = True
+    twins: dict[int, int] = field(default_factory=dict)
+    fixed_sides: tuple[tuple[int, ...], ...] = ()
 
 
 class Simulation:
@@ -93,6 +100,8 @@ class Simulation:
         self._side: dict[int, int] = {}
         count = len(plan.powers)
         self.keys = [bytes([i + 1]) * 32 for i in range(count + plan.followers)]
+        for twin, original in plan.twins.items():
+            self.keys[twin] = self.keys[original]
         self.validators = ValidatorSet.of(
             Validator(public_key=self.keys[i], power=plan.powers[i]) for i in range(count)
         )
@@ -122,6 +131,8 @@ class Simulation:
         for node in self.nodes:
             node.boot()
         self._plan_partitions()
+        for number, side in enumerate(self.plan.fixed_sides):
+            self._side.update(dict.fromkeys(side, number))
         self._run_until(self.plan.chaos_ms * 1000, lambda: False)
         self._heal()
         goal = max(len(n.disk.chain) for n in self.honest) + HEALED_HEIGHTS
@@ -203,6 +214,10 @@ class Simulation:
             self.has_forked = True
             if self.plan.stops_at_fork:
                 raise InvariantBroken(f"two blocks are final at height {block.height}")
+        try:
+            verify_certificate(certificate, self.validators, CHAIN_ID, is_valid)
+        except InvalidInputError as error:
+            raise InvariantBroken(f"height {block.height} is final without proof") from error
         if block.hash not in self.valid_hashes:
             raise InvariantBroken(f"an invalid block is final at height {block.height}")
 

@@ -1,0 +1,76 @@
+"""Which schedules are tried: a plan for each seed, so that a failing seed is its own report."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from tests.sim.byzantine import ADVERSARIES
+from tests.sim.network import InvariantBroken, Plan, Simulation
+
+STAKES: tuple[tuple[int, ...], ...] = (
+    (1, 1, 1, 1),
+    (3, 1, 1, 1, 1),
+    (10, 5, 3, 2, 1),
+    (1, 1, 1, 1, 1, 1, 1),
+)
+STAKE_WEIGHTS = (12, 5, 4, 1)
+"""Seven validators cost three times as much to simulate as four."""
+
+
+def plan_of(seed: int) -> Plan:
+    """The plan of a seed: stakes, faults, and an adversary with less than 1/3 of the power."""
+    rng = random.Random(seed * 2654435761 + 1)
+    powers = rng.choices(STAKES, STAKE_WEIGHTS)[0]
+    byzantine = {}
+    if rng.random() < 0.65:
+        behaviours = rng.sample(ADVERSARIES, 2)
+        left = (sum(powers) - 1) // 3
+        for index in rng.sample(range(len(powers)), len(powers)):
+            if powers[index] <= left:
+                left -= powers[index]
+                byzantine[index] = rng.choice(behaviours)
+    return Plan(
+        seed=seed,
+        powers=powers,
+        chaos_ms=rng.choice((200, 400, 700)),
+        loss=rng.choice((0.0, 0.05, 0.2)),
+        duplication=rng.choice((0.0, 0.1)),
+        delay_ms_max=rng.choice((5, 15, 60)),
+        crash_per_step=rng.choice((0.0, 0.005, 0.02)),
+        partitions=rng.choice((0, 0, 1, 2)),
+        skewed_clocks=rng.random() < 0.5,
+        followers=1 if rng.random() < 0.1 else 0,
+        wire=rng.random() < 0.03,
+        byzantine=dict(byzantine),
+    )
+
+
+def describe(plan: Plan) -> str:
+    """A plan in one line, for the report of a failure."""
+    actors = {i: kind.__name__ for i, kind in plan.byzantine.items() if isinstance(kind, type)}
+    return repr(replace(plan, byzantine={})) + f" adversaries={actors}"
+
+
+def run_seeds(seeds: range) -> None:
+    """Run the plans of `seeds`. Raises AssertionError naming the first seed that fails."""
+    for seed in seeds:
+        plan = plan_of(seed)
+        try:
+            Simulation(plan).run()
+        except Exception as error:
+            raise AssertionError(
+                f"seed {seed}: {error}\nagain: run_seeds(range({seed}, {seed + 1}))\n"
+                f"plan: {describe(plan)}"
+            ) from error
+
+
+def count_until_caught(mutate: Callable[[Plan], Plan], seeds: range) -> int | None:
+    """How many schedules it takes until a mutant breaks an invariant; None if none does."""
+    for count, seed in enumerate(seeds, start=1):
+        try:
+            Simulation(mutate(plan_of(seed))).run()
+        except InvariantBroken:
+            return count
+    return None
