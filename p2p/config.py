@@ -42,7 +42,7 @@ class P2PConfig:
     gossip_bytes_max: int = 900 << 10
     gossip_per_peer_per_s_max: int = 100
     link_queue_bytes_max: int = 64 << 20
-    peer_queue_bytes_max: int = 16 << 20
+    peer_queue_bytes_max: int = 16 << 20  # twice a peer: votes, and the rest
     connections_max: int = 128
     connections_per_ip_max: int = 64
     handshakes_per_ip_max: int = 16

@@ -68,15 +68,15 @@ class DirectStreams:
             self._counters.add("drops_peer_unknown")
             return
         chunks = frame.encode_message(channel, payload)
-        if session.send(channel, chunks, len(payload)):
+        if session.send(channel, chunks):
             self._counters.add("frames_out")
 
     def broadcast(self, channel: int, payload: bytes) -> None:
         chunks = frame.encode_message(channel, payload)
-        size, count = len(payload), 0
+        count = 0
         for session in self.sessions.values():
             if session.is_up:
-                count += session.send(channel, chunks, size)
+                count += session.send(channel, chunks)
         self._counters.add("frames_out", count)
 
     def disconnect(self, peer: PeerId, reason: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ledger.errors import InvalidInputError, UsageError
 from p2p import link_codec
@@ -43,8 +43,8 @@ class P2PLink:
     def __init__(
         self, config: P2PConfig, events: P2PEvents, *, program: tuple[str, ...] = PROGRAM
     ) -> None:
-        if config.frame_bytes_max <= 0 or config.peer_queue_bytes_max < config.frame_bytes_max:
-            raise UsageError("p2p: the peer queue must hold at least one frame")
+        if config.frame_bytes_max <= 0 or config.peer_queue_bytes_max < 2 * config.frame_bytes_max:
+            raise UsageError("p2p: the peer queue must hold at least two frames")
         for multiaddr in config.peers:
             split_multiaddr(multiaddr)
         self._config = config
@@ -117,7 +117,8 @@ class P2PLink:
         if wire is not None:
             wire.close()
         if child is not None:
-            await child.end(STOP_TIMEOUT_S)
+            is_sane = wire is not None and not wire.fault
+            await child.end(STOP_TIMEOUT_S if is_sane else 0.0)
 
     async def _keep_alive(self) -> None:
         """Wait for the process to die, start another, for ever."""
@@ -327,8 +328,8 @@ class _Wire(asyncio.Protocol):
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transport has the interface but not the base class.
+        self._transport = cast(asyncio.Transport, transport)
 
     def write(self, data: bytes) -> bool:
         """Queue a frame; False if the process takes too little and the queue is full."""

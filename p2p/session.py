@@ -39,6 +39,8 @@ class SessionOwner(Protocol):
     def on_congested(self, session: Session, is_congested: bool) -> None: ...
     def note(self, peer: PeerId) -> None: ...
     async def room(self) -> None: ...
+    @property
+    def height(self) -> int: ...
 
 
 class Session:
@@ -82,8 +84,9 @@ class Session:
 
     # --- sending ---
 
-    def send(self, channel: int, chunks: list[bytes], size: int) -> bool:
+    def send(self, channel: int, chunks: list[bytes]) -> bool:
         """Queue a message's chunks; False (and counted) if there is no room."""
+        size = sum(map(len, chunks))
         maximum = self._config.peer_queue_bytes_max
         if channel == CHANNEL_CONSENSUS:
             if self._consensus_bytes + size > maximum:
@@ -213,8 +216,9 @@ class Session:
                 self._owner.on_hello(self, control)
             case frame.Ping():
                 self.height = max(self.height, control.height)
-                self.send_control(frame.Pong(nonce=control.nonce, height=self.height))
+                self.send_control(frame.Pong(nonce=control.nonce, height=self._owner.height))
             case frame.Pong():
+                self.height = max(self.height, control.height)
                 if control.nonce == self._ping_nonce:
                     self.rtt_ms = (self.last_seen_s - self._ping_sent_s) * 1000.0
             case frame.Bye():

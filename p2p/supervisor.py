@@ -3,8 +3,8 @@
 Restart: at once after a first death, then doubling up to 5 s while it keeps dying young; for
 ever. Quarantine: whoever's bytes came last before a crash is kept out for a minute, doubling;
 validators only after a third crash in a row and briefly, because without them there is no chain.
-A `kill -9` or `-15` is no crash at first: it may be the operator, and it may be the kernel's
-out-of-memory killer, so it counts from the second on.
+A `kill -9` or `-15` is most likely the operator, but it may be the out-of-memory killer: it
+blames nobody the first time and never a validator.
 """
 
 from __future__ import annotations
@@ -130,12 +130,14 @@ class RestartPolicy:
         now_s = time.monotonic()
         is_old = now_s - self._listening_since_s >= YOUNG_S
         self._young_deaths = 0 if is_old else self._young_deaths + 1
-        if exit_code in (-signal.SIGKILL, -signal.SIGTERM):
+        is_signal = exit_code in (-signal.SIGKILL, -signal.SIGTERM)
+        if is_signal:
             self._signals = 1 if is_old else self._signals + 1
             if self._signals < 2:
                 return
         for peer in last_peers:
-            self._suspect(peer, now_s)
+            if not (is_signal and peer in self._config.validators):
+                self._suspect(peer, now_s)
 
     def _suspect(self, peer: PeerId, now_s: float) -> None:
         count, last_s = self._crashes.get(peer, (0, now_s))

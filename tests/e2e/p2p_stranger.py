@@ -50,7 +50,7 @@ async def nothing(host: Any, peer: ID) -> None:
     """Connect and go."""
 
 
-def write_on(protocol: str, *writes: bytes, wait_s: float = 0.5) -> Act:
+def write_on(protocol: str, *writes: bytes, wait_s: float = 0.15) -> Act:
     """Open a stream of `protocol` and write; the other side may reset at any time."""
 
     async def act(host: Any, peer: ID) -> None:
@@ -69,6 +69,6 @@ def write_raw(*writes: bytes) -> Act:
         stream = await host.get_network().new_stream(peer)
         for data in writes:
             await stream.write(data)
-        await trio.sleep(0.5)
+        await trio.sleep(0.15)
 
     return act

@@ -156,7 +156,7 @@ def test_added_peer_is_dialled() -> None:
 
 def test_misuse_by_the_node_is_refused_at_once() -> None:
     async def scenario() -> None:
-        async with network(1, frame_bytes_max=1000, peer_queue_bytes_max=1000) as nodes:
+        async with network(1, frame_bytes_max=1000, peer_queue_bytes_max=2000) as nodes:
             link: P2PLink = nodes[0].link
             assert link.send("12D3KooWunknown", 0, b"x") is False
             for call in (
