@@ -146,6 +146,7 @@ class Chain:
         self.codes: dict[bytes, tuple[int, str]] = {}
         self.events: list[Event] = []
         self.handoffs = handoffs
+        self._view: TipView | None = None
 
     @property
     def time_ms(self) -> int:
@@ -187,6 +188,12 @@ class Chain:
 
     @property
     def view(self) -> TipView:
+        """The state after the newest block; the same object until there is another."""
+        if self._view is None or self._view.height != self.height:
+            self._view = self._make_view()
+        return self._view
+
+    def _make_view(self) -> TipView:
         header = self.header(self.height)
         handoffs = tuple(
             Handoff(
