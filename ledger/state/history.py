@@ -150,10 +150,10 @@ def _row(store: Reader, height: int, kind: bytes, page: int | None = None) -> by
 class History:
     """The undo records kept, oldest first and without a gap up to the tip."""
 
-    __slots__ = ("_blocks", "_span_ms", "records")
+    __slots__ = ("_span_ms", "blocks", "records")
 
     def __init__(self, *, blocks: int, span_ms: int) -> None:
-        self._blocks = blocks
+        self.blocks = blocks
         self._span_ms = span_ms
         self.records: deque[UndoRecord] = deque()
 
@@ -165,7 +165,7 @@ class History:
         """The records that are needed no longer once `height` is the tip."""
         gone: list[UndoRecord] = []
         for record in self.records:
-            by_height = record.height <= height - self._blocks
+            by_height = record.height <= height - self.blocks
             by_time = record.time_ms < time_ms - self._span_ms
             if not (by_height and by_time) and record.height > height - RECORDS_MAX:
                 break

@@ -97,10 +97,17 @@ class TopReader:
         """Whether the subtree of `number`, not empty, has exactly one leaf."""
         first = 1 << self.top.levels
         if number >= first:
-            return len(self.bucket(number - first)) == 64
+            return self._is_single_bucket(number - first)
         left, right = self.node(2 * number), self.node(2 * number + 1)
         # A node over one child takes over that child's hash only if it is a single leaf.
         return EMPTY in (left, right) and self.node(number) in (left, right)
+
+    def _is_single_bucket(self, number: int) -> bool:
+        for delta in self.deltas:
+            found = delta.buckets.get(number)
+            if found is not None:
+                return len(found) == 64
+        return bool(self.top.singles[number])
 
 
 def prepare_changes(values: Mapping[bytes, bytes | None]) -> list[Change]:

@@ -10,7 +10,8 @@
     s/u | height u64 | 'h' | u16   their old hashes, 32 each, 128 a row
     s/u | height u64 | 'v'         a record an entry: end u32 each, then raw key and old value:
                                    key length u16 | key | value
-    s/c | levels u8 | page u32     checkpoint: height u64, then the hashes of 256 buckets
+    s/c | levels u8 | page u32     checkpoint (large trees): height u64 | 256 bits, 1 for a bucket
+                                   with one leaf | the hashes of 256 buckets, 32 each
 
 Integers are big-endian. Node numbers count as in a heap: the root is 1, the children of i are
 2i and 2i + 1. An undo record undoes its height: old is what was at height - 1.

@@ -41,15 +41,17 @@ class Top:
 
     __slots__ = (
         "_hand",
-        "_keys_in_ram_max",
         "_load",
         "_next",
         "_next_hashes",
+        "_next_singles",
         "_used",
         "buckets",
         "heap",
         "keys_in_ram",
+        "keys_in_ram_max",
         "levels",
+        "singles",
     )
 
     def __init__(
@@ -58,20 +60,26 @@ class Top:
         levels: int,
         heap: bytearray,
         buckets: list[bytes | None],
+        singles: bytearray,
         load: Load,
         keys_in_ram_max: int = KEYS_IN_RAM_MAX,
     ) -> None:
-        """`load(levels, number)` reads a bucket, as it is at the tip, from the store."""
+        """`load(levels, number)` reads a bucket, as it is at the tip, from the store.
+
+        `singles[b]` is 1 if bucket b has exactly one leaf: known without reading it.
+        """
         self.levels = levels
         self.heap = heap
         self.buckets = buckets
+        self.singles = singles
         self.keys_in_ram = sum([len(bucket) for bucket in buckets if bucket]) >> 6
         self._load = load
-        self._keys_in_ram_max = keys_in_ram_max
+        self.keys_in_ram_max = keys_in_ram_max
         self._used = bytearray(len(buckets))
         self._hand = 0
         self._next: list[bytes | None] | None = None  # the buckets one level deeper, so far
         self._next_hashes = bytearray()
+        self._next_singles = bytearray()
 
     @property
     def root(self) -> bytes:
@@ -99,17 +107,18 @@ class Top:
             before = self.buckets[number]
             self.keys_in_ram += (len(bucket) - len(before or b"")) >> 6
             self.buckets[number] = bucket
+            self.singles[number] = len(bucket) == 64
         if self._next is not None:
             done = len(self._next) >> 1
             for number, bucket in buckets.items():
                 if number < done:
                     self._split(number, bucket)
-        if self.keys_in_ram > self._keys_in_ram_max:
+        if self.keys_in_ram > self.keys_in_ram_max:
             self._evict()
 
     def _evict(self) -> None:
         """Drop buckets until few enough leaves are left."""
-        goal = self._keys_in_ram_max * EVICT_TO_PERCENT // 100
+        goal = self.keys_in_ram_max * EVICT_TO_PERCENT // 100
         buckets, used = self.buckets, self._used
         hand, count = self._hand, len(buckets)
         for _ in range(2 * count):
@@ -132,12 +141,14 @@ class Top:
             count = len(self.buckets)
             if self._next is None:
                 self._next, self._next_hashes = [], bytearray()
+                self._next_singles = bytearray()
             at_once = count <= GROW_AT_ONCE_BUCKETS
             step = count if at_once else max(1, count * GROW_LEAVES_PER_STEP // max(keys, 1))
             done = len(self._next) >> 1
             for number in range(done, min(done + step, count)):
                 self._next += (None, None)
                 self._next_hashes += bytes(64)
+                self._next_singles += bytes(2)
                 bucket = self.buckets[number]
                 self._split(number, self._load(self.levels, number) if bucket is None else bucket)
             if len(self._next) < 2 * count:
@@ -151,6 +162,8 @@ class Top:
         left, right = bucket[:middle], bucket[middle:]
         depth = self.levels + 1
         self._next_hashes[64 * number : 64 * number + 64] = fold(left, depth) + fold(right, depth)
+        self._next_singles[2 * number] = len(left) == 64
+        self._next_singles[2 * number + 1] = len(right) == 64
         kept = self.buckets[number] is not None
         self._next[2 * number] = left if kept else None
         self._next[2 * number + 1] = right if kept else None
@@ -159,11 +172,12 @@ class Top:
         """The next level is whole: it becomes the lowest. Nodes keep their numbers."""
         self.heap += self._next_hashes
         self.buckets = buckets
+        self.singles = self._next_singles
         self.levels += 1
         self.keys_in_ram = sum([len(bucket) for bucket in buckets if bucket]) >> 6
         self._used = bytearray(len(buckets))
         self._hand = 0
-        self._next, self._next_hashes = None, bytearray()
+        self._next, self._next_hashes, self._next_singles = None, bytearray(), bytearray()
 
 
 def build_top(
@@ -180,7 +194,14 @@ def build_top(
         hashes += fold(bucket, levels)
         singles.append(len(bucket) == 64)
     heap = build_heap(hashes, singles)
-    top = Top(levels=levels, heap=heap, buckets=buckets, load=load, keys_in_ram_max=keys_in_ram_max)
+    top = Top(
+        levels=levels,
+        heap=heap,
+        buckets=buckets,
+        singles=singles,
+        load=load,
+        keys_in_ram_max=keys_in_ram_max,
+    )
     return top, keys
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 from ledger.errors import InvalidInputError, UsageError
 from ledger.state import rows
 from ledger.state.bucket import descend
+from ledger.state.checkpoint import CheckpointWriter, read_checkpoint
 from ledger.state.history import History, PastView, UndoRecord, add_undo_rows, read_record
 from ledger.state.overlay import (
     Change,
@@ -74,6 +75,7 @@ class StateTree:
         self._pending: _Pending | None = None
         self._fresh = False
         self._grows = True
+        self._checkpoint: CheckpointWriter | None = None
         self._recent: dict[bytes, bytes | None] = {}  # values read at the tip
         self.height = meta.height
         self.time_ms = meta.time_ms
@@ -131,22 +133,38 @@ class StateTree:
         keys_in_ram_max: int = KEYS_IN_RAM_MAX,
     ) -> StateTree:
         """Build the tree of the rows in `store`, whatever root and number of keys they give."""
-        levels = choose_levels(meta.keys) if top_levels is None else top_levels
-
-        def load(levels: int, number: int) -> bytes:
-            return bucket_of_rows(_bucket_rows(store, levels, number))
-
-        top, keys = build_top(
-            _value_hash_rows(store), levels=levels, load=load, keys_in_ram_max=keys_in_ram_max
-        )
         history = History(blocks=history_blocks, span_ms=history_ms)
         height = meta.height
         while (record := read_record(store, height)) is not None:
             history.records.appendleft(record)
             height -= 1
+
+        def load(levels: int, number: int) -> bytes:
+            return bucket_of_rows(_bucket_rows(store, levels, number))
+
+        writer = None
+        if meta.keys > keys_in_ram_max:
+            writer = CheckpointWriter(levels=0, history_blocks=history_blocks)
+            found = read_checkpoint(
+                store,
+                history=history,
+                tip=meta.height,
+                load=load,
+                keys_in_ram_max=keys_in_ram_max,
+            )
+            if found is not None and found[0].root == meta.root:
+                tree = cls(store, meta=meta, top=found[0], history=history)
+                writer.restart(tree.levels)
+                writer.set_behind(found[1])
+                tree._checkpoint, tree._grows = writer, top_levels is None
+                return tree
+        levels = choose_levels(meta.keys) if top_levels is None else top_levels
+        top, keys = build_top(
+            _value_hash_rows(store), levels=levels, load=load, keys_in_ram_max=keys_in_ram_max
+        )
         tree = cls(store, meta=meta, top=top, history=history)
         tree.keys = keys
-        tree._grows = top_levels is None
+        tree._checkpoint, tree._grows = writer, top_levels is None
         return tree
 
     # --- reading at the tip ---
@@ -324,6 +342,12 @@ class StateTree:
         for record in pending.expired:
             for row in rows.undo_keys(record.height, len(record.nodes)):
                 batch.delete(row)
+        if self._checkpoint is None and self.keys > self._top.keys_in_ram_max:
+            self._checkpoint = CheckpointWriter(
+                levels=self._top.levels, history_blocks=self._history.blocks
+            )
+        if self._checkpoint is not None:
+            self._checkpoint.add_rows(batch, self._top, height)
         meta = Meta(height=height, time_ms=time_ms, keys=overlay.keys, root=overlay.root)
         batch.put(rows.META, encode_meta(meta))
         self._pending = pending
@@ -333,6 +357,8 @@ class StateTree:
         pending = self._pending
         if pending is None or pending.overlay is not overlay:
             raise UsageError("adopt without add_rows of this overlay")
+        if self._checkpoint is not None:
+            self._checkpoint.touch(overlay.delta.buckets)
         self._top.update(overlay.delta.nodes, overlay.delta.buckets)
         if self._grows:
             self._top.grow(overlay.keys)
