@@ -20,6 +20,7 @@ So the op hash, and with it the DID, does not depend on who signed or how often.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,7 +39,8 @@ from ledger.tx import CHAIN_ID_MAX
 
 OPERATION_VERSION = 1
 OPERATION_BYTES_MAX = 16 * 1024
-VERIFIED_CACHE_MAX = 2048
+PARSED_CACHE_MAX = 2048
+VERIFIED_CACHE_MAX = 65_536
 
 _SIGN_PREFIX = b"zynk/sign/did-op/1\0"
 
@@ -178,14 +180,23 @@ def is_satisfied(required: KeyList, signers: Iterable[bytes]) -> bool:
     )
 
 
-@lru_cache(maxsize=VERIFIED_CACHE_MAX)
 def decode_verified(data: bytes) -> Operation:
-    """`decode_operation` and `verify_operation_signatures`, remembered by bytes: admission, vote
-    and execution each ask, and pay once. A refusal is not remembered. Raises InvalidInputError."""
-    operation = decode_operation(data)
-    verify_operation_signatures(operation)
+    """`decode_operation` and `verify_operation_signatures`, remembered: admission, vote and
+    execution each ask, and pay once. What is remembered is a pure function of the bytes, bounded,
+    and large only where entries are small. A refusal is not remembered. Raises InvalidInputError.
+    """
+    operation = _decode_remembered(data)
+    digest = hashlib.sha256(data).digest()
+    if digest not in _verified:
+        verify_operation_signatures(operation)
+        if len(_verified) >= VERIFIED_CACHE_MAX:
+            _verified.clear()
+        _verified[digest] = None
     return operation
 
+
+_decode_remembered = lru_cache(maxsize=PARSED_CACHE_MAX)(decode_operation)
+_verified: dict[bytes, None] = {}  # sha256 of operations whose signatures verify
 
 _CREATE_MEMBERS = frozenset(("v", "net", "type", "seq", "expHeight", "body", "sigs"))
 _MEMBERS = _CREATE_MEMBERS | {"did", "prev"}
