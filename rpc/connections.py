@@ -7,6 +7,7 @@ before a byte is parsed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +24,10 @@ SWEEP_INTERVAL_S = 1.0
 LINGER_S = 2.0
 """How long the rest of a refused body is read and dropped, so that the refusal gets read."""
 HEADER_BYTES_MAX = 8190
+
+# The server handles its own bugs; what aiohttp would log here is strangers' bytes, at their pace.
+_QUIET = logging.getLogger("zynk.rpc.http")
+_QUIET.setLevel(logging.CRITICAL + 1)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -50,6 +55,7 @@ class LimitedServer(web.Server):
             keepalive_timeout=config.keepalive_ms / 1000,
             lingering_time=LINGER_S,
             access_log=None,
+            logger=_QUIET,
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
         )

@@ -130,8 +130,8 @@ class RpcServer:
             return await self._route(request)
         except RpcError as error:
             return _error_response(_status_of(error), error)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+        except ConnectionError:  # the peer is gone; what is returned is not read by anyone
+            return web.Response(status=499)
         except Exception:
             log.exception("a request failed with a bug", path=request.path[:200])
             return _error_response(

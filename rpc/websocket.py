@@ -11,7 +11,6 @@ not UTF-8 or too long, 4001 slow consumer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -51,6 +50,7 @@ class WebSocketSession:
         self._slots = asyncio.Semaphore(config.ws_calls_inflight_max)
         self._calls: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
         self._socket = web.WebSocketResponse(
             heartbeat=config.ws_ping_ms / 1000,
             max_msg_size=config.body_bytes_max,
@@ -64,15 +64,18 @@ class WebSocketSession:
         await self._socket.prepare(request)
         self._request = request
         self._metrics.subscribers.inc()
+        reader = asyncio.create_task(self._read())
         writer = asyncio.create_task(self._write())
+        over = asyncio.create_task(self._over.wait())  # the reader may be waiting for room
         try:
-            await self._read()
+            await asyncio.wait((reader, writer, over), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._hub.forget(self)
             self._metrics.subscribers.dec()
-            for task in (writer, *self._calls):
+            tasks = (reader, writer, over, *self._calls)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writer, *self._calls, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             if self._closing is not None:
                 await asyncio.gather(self._closing, return_exceptions=True)
         return self._socket
@@ -153,12 +156,17 @@ class WebSocketSession:
     async def _close(self, code: int, why: bytes) -> None:
         """The close frame goes out behind what the socket already holds; a peer that does not
         read loses the connection after CLOSE_TIMEOUT_S."""
-        with contextlib.suppress(Exception):
+        try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._socket.close(code=code, message=why)
-                return
-        self._abort()
+        except (Exception, asyncio.CancelledError):
+            # aiohttp's writers wait on one future: the time limit of another write, which cancels
+            # it, comes out here as a cancellation. Either way the peer does not take the frame.
+            self._abort()
+        finally:
+            self._over.set()
 
     def _abort(self) -> None:
+        self._over.set()
         if self._request is not None and self._request.transport is not None:
             self._request.transport.abort()
