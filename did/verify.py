@@ -14,8 +14,6 @@ from typing import Any
 from did import strict_json
 from did.document import compute_document_hash, to_stored
 from did.multikey import decode_base64url
-from did.operation import decode_operation
-from did.oplog import ENTRY_BYTES_MAX, LogEntry, hash_entry
 from did.record import RECORD_BYTES_MAX, Record, Status, record_key
 from did.resolver import (
     CONTENT_TYPE,
@@ -29,7 +27,6 @@ from ledger.block import HEADER_BYTES_MAX, Header
 from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate
 from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import HANDOFFS_MAX, FinalityProof, Handoff, verify_finality
-from ledger.merkle import PATH_HASHES_MAX, verify_inclusion_proof
 from ledger.state import verify_state_proof
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
 
@@ -171,44 +168,9 @@ def verify_proof(
     return header, record, steps
 
 
-def verify_history_operation(item: dict[str, Any], record: Record) -> LogEntry:
-    """Check one operation of a history page against the DID's trusted record. Returns the entry.
-
-    `nullifiedBy` is not proven here: it follows from the whole history (a recovery nullifies what
-    lies between its `prev` and itself). Raises InvalidInputError."""
-    _read_members(item, _HISTORY_MEMBERS, "history item")
-    raw = decode_base64url(item["entry"], bytes_max=ENTRY_BYTES_MAX)
-    path = item["path"]
-    if type(path) is not list or len(path) > PATH_HASHES_MAX:
-        raise InvalidInputError("log path is malformed")
-    entry = LogEntry.decode(raw)
-    verify_inclusion_proof(
-        record.log_root,
-        record.seq + 1,
-        entry.seq,
-        hash_entry(raw),
-        [decode_base64url(h, bytes_max=32) for h in path],
-    )
-    operation = decode_operation(entry.operation)
-    expected = {
-        **item,
-        "seq": entry.seq,
-        "versionId": operation.version_id,
-        "type": operation.type.value,
-        "height": entry.height,
-        "time": format_time(entry.time_ms),
-    }
-    if operation.did != record.did or _encode(item) != _encode(expected):
-        raise InvalidInputError("history item says something that its entry does not")
-    return entry
-
-
 _ANSWER_MEMBERS = frozenset(("didDocument", "didResolutionMetadata", "didDocumentMetadata"))
 _PROOF_MEMBERS = frozenset(("type", "record", "stateProof", "header", "certificate", "handoffs"))
 _HANDOFF_MEMBERS = frozenset(("header", "certificate", "nextValidators"))
-_HISTORY_MEMBERS = frozenset(
-    ("seq", "versionId", "type", "height", "time", "nullifiedBy", "entry", "path")
-)
 
 
 def _read_finality(form: dict[str, Any]) -> FinalityProof:

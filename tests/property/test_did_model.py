@@ -26,6 +26,7 @@ from did.operation import Operation, OperationType, decode_operation
 from did.oplog import compute_log_path
 from did.record import Record, record_key
 from did.verify import Outcome, verify_resolution
+from did.verify_history import verify_history
 from ledger.merkle import compute_inclusion_proof, compute_leaf_hash, compute_root
 from ledger.params import DAY_MS, ChainParams
 from tests.vectors.did_world import EXP, NET, VALIDATORS, World, document, key, key_list
@@ -280,6 +281,7 @@ def _check_state(world: World, twin: Twin, did: str) -> None:
     pages = resolver.history(world.view(), did, 0, 100)["operations"]
     assert len(pages) == len(twin.versions)
     assert [p["nullifiedBy"] is not None for p in pages] == [v.nullified for v in twin.versions]
+    verify_history(pages, record)
     leaves = [
         compute_leaf_hash(decode_base64url(page["entry"], bytes_max=20_000)) for page in pages
     ]

@@ -24,10 +24,10 @@ from did.verify import (
     Outcome,
     Verdict,
     decode_answer,
-    verify_history_operation,
     verify_proof,
     verify_resolution,
 )
+from did.verify_history import verify_history, verify_history_operation
 from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import FinalityProof, Handoff
@@ -395,6 +395,19 @@ def test_history_proves_each_operation_and_flags_the_nullified() -> None:
     with pytest.raises(InvalidInputError):
         verify_history_operation({**found[0], "path": found[1]["path"]}, record)
     assert header.height == view.height
+    assert [entry.seq for entry in verify_history(found, record)] == list(range(13))
+    swapped = [found[1], found[0], *found[2:]]
+    for lie in (
+        found[:-1],
+        [*found, found[-1]],
+        swapped,
+        [*found[:9], {**found[9], "nullifiedBy": None}, *found[10:]],
+        [{**found[0], "nullifiedBy": 11}, *found[1:]],
+        [*found[:9], {**found[9], "nullifiedBy": "11"}, *found[10:]],
+        [{**found[0], "more": 1}, *found[1:]],
+    ):
+        with pytest.raises(InvalidInputError):
+            verify_history(lie, record)
 
 
 def test_history_limits_are_checked_and_unknown_dids_have_none(place: Resolved) -> None:
