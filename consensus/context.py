@@ -24,6 +24,7 @@ from ledger.validator_set import ValidatorSet
 
 BLOCKS_MAX = 32
 """Bodies of one height held at once; those this node voted for or must fetch are never dropped."""
+LEADERS_MAX = 256
 
 
 class HeightState:
@@ -32,9 +33,11 @@ class HeightState:
     def __init__(self, start: StartHeight, now_ms: int) -> None:
         self.height = start.height
         self.parent_hash = start.parent_hash
+        self.parent_certificate = start.parent_certificate
         self.validators: ValidatorSet = start.validators
         self.seed = start.seed
         self.started_ms = now_ms
+        self._leaders: dict[int, bytes] = {}
         self.view = 1
         self.view_started_ms: dict[int, int] = {}
         self.expired = False
@@ -64,7 +67,13 @@ class HeightState:
         self.answered_ms: dict[tuple[str, str], int] = {}
 
     def leader(self, view: int) -> bytes:
-        return leader(self.seed, view, self.validators)
+        """Public key of the leader of `view`; remembered, as each vote and timer asks for it."""
+        key = self._leaders.get(view)
+        if key is None:
+            if len(self._leaders) >= LEADERS_MAX:
+                self._leaders.clear()
+            key = self._leaders[view] = leader(self.seed, view, self.validators)
+        return key
 
     def keep_block(self, block: Block) -> None:
         """Hold a body, dropping the oldest that nothing depends on if there are too many."""

@@ -216,7 +216,7 @@ class Core:
 
     def _finalise(self, c: Context) -> None:
         s = c.s
-        if finality.halt_if_forked(c):
+        if finality.halt_if_forked(c, self._finals.get(s.height - 1)):
             self._halted = True
             return
         if finality.finalise_if_ready(c):

@@ -54,17 +54,27 @@ def finalise_if_ready(c: Context) -> bool:
     return True
 
 
-def halt_if_forked(c: Context) -> bool:
-    """True, with a `Halt`, if the height in work has finalizations of two blocks."""
+def halt_if_forked(c: Context, parent: FinalHeight | None) -> bool:
+    """True, with a `Halt`, if the height in work has finalizations of two blocks, or of one that
+    does not follow the block that is final here. `parent` is what is kept of the height below."""
     s = c.s
-    if s.final is None or len(s.book.finalized) == 1:
+    if s.final is None or s.is_finalised:
         return False
     for (_, block_hash), certificate in s.book.finalized.items():
         if block_hash != s.final.block_hash:
             known = FinalHeight(validators=s.validators, certificate=s.final, book=s.book)
             halt(c, known, certificate)
             return True
-    return False
+    block = s.blocks.get(s.final.block_hash)
+    if block is None or block.header.parent_hash == s.parent_hash:
+        return False
+    # More than 2/3 signed it, so its body carries the finalization of the other parent.
+    other = block.parent_certificate or s.final
+    first = parent.certificate if parent is not None else s.parent_certificate or s.final
+    between = tuple(parent.book.all()) if parent is not None else ()
+    proof = ForkProof(height=other.height, first=first, second=other, between=between)
+    c.out.emit(Halt(fork_proof=proof))
+    return True
 
 
 def is_fork(known: FinalHeight, certificate: Certificate, c: Context) -> bool:

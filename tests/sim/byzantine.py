@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from consensus.effects import Effect, SendTo, ServeFinal
 from consensus.inputs import Input, Received, StartHeight
 from consensus.leader import leader
 from consensus.messages import CertificateMessage, ConsensusMessage, Propose, Status, Vote
@@ -278,6 +279,48 @@ class BadJustifyLeader(Byzantine):
         return replace(certificate, bitmap=bytes(bitmap), signatures=certificate.signatures[:1])
 
 
+class FreshLeader(Byzantine):
+    """Forgets what was notarized: after view 1 it proposes a new block with what nullifications
+    it was about to show, so without the notarization and with a gap. It tells its finalize votes
+    to one validator only, and nobody what is final."""
+
+    def broadcast(self, message: ConsensusMessage) -> None:
+        if isinstance(message, Vote) and message.kind is VoteKind.FINALIZE:
+            self.sim.send(self.index, (self.index + 1) % len(self.sim.nodes), message)
+            return
+        if isinstance(message, CertificateMessage):
+            return
+        if isinstance(message, Propose) and message.view > 1:
+            nullifications = tuple(c for c in message.justify if c.kind is VoteKind.NULLIFY)
+            block = self.make_block(message.height, message.view)
+            message = self.signed_proposal(message.view, block, nullifications)
+        super().broadcast(message)
+
+
+class Mute(Byzantine):
+    """Is dead, as far as anyone can tell."""
+
+    def broadcast(self, message: ConsensusMessage) -> None:
+        pass
+
+    def _act(self, effect: Effect) -> None:
+        if not isinstance(effect, SendTo | ServeFinal):
+            super()._act(effect)
+
+
+class OneShotNotarizer(Mute):
+    """Helps a block to its notarization in view 1, tells some only, and is never heard again."""
+
+    def broadcast(self, message: ConsensusMessage) -> None:
+        if isinstance(message, Vote) and message.kind is VoteKind.NOTARIZE:
+            told: set[tuple[int, int]] = self.__dict__.setdefault("told", set())
+            if (message.height, message.view) not in told:
+                told.add((message.height, message.view))
+                others = self.others()
+                for index in others[: self.sim.rng.randint(1, len(others))]:
+                    self.sim.send(self.index, index, message)
+
+
 ADVERSARIES: tuple[type[Byzantine], ...] = (
     SilentLeader,
     PartialLeader,
@@ -290,4 +333,7 @@ ADVERSARIES: tuple[type[Byzantine], ...] = (
     FalseViews,
     RacingLeader,
     BadJustifyLeader,
+    FreshLeader,
+    Mute,
+    OneShotNotarizer,
 )

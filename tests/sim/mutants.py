@@ -14,6 +14,7 @@ from consensus.rules import OwnStatements, Rules
 from consensus.statement import StatementKind
 from ledger.certificate import SignatureCheck
 from ledger.validator_set import ValidatorSet
+from tests.sim.byzantine import Byzantine, FreshLeader, Mute, OneShotNotarizer
 from tests.sim.crypto import is_valid, sign_with
 from tests.sim.network import CHAIN_ID, TIMING, Plan
 from tests.sim.node import Node
@@ -48,11 +49,6 @@ class UnverifiedJustify(Rules):
         is_valid: SignatureCheck,
     ) -> None:
         pass
-
-
-class NoLaterViewRule(Rules):
-    def may_leave_notarized_view(self, *, expired: bool, later_view_seen: bool) -> bool:
-        return expired
 
 
 class ForgetsVotes(Node):
@@ -111,16 +107,43 @@ def _with_node(node_type: type[Node]) -> Callable[[Plan], Plan]:
     return lambda plan: replace(plan, node_type=node_type, guard_enforced=False)
 
 
+def _against(
+    adversary: type[Byzantine],
+    mutate: Callable[[Plan], Plan],
+    *,
+    crash: float = 0.0,
+    skewed: bool = False,
+    loss: float = 0.2,
+) -> Callable[[Plan], Plan]:
+    """Four equal validators, one of them this adversary: where the rule is needed most."""
+
+    def mutated(plan: Plan) -> Plan:
+        return replace(
+            mutate(plan),
+            powers=(1, 1, 1, 1),
+            byzantine={plan.seed % 4: adversary},
+            followers=0,
+            chaos_ms=700,
+            crash_per_step=crash,
+            skewed_clocks=skewed,
+            loss=loss,
+            delay_ms_max=60,
+        )
+
+    return mutated
+
+
 MUTANTS: dict[str, Callable[[Plan], Plan]] = {
     "finalize after nullify": _with_rules(FinalizeAfterNullify),
     "nullify after finalize": _with_rules(NullifyAfterFinalize),
     "finalize without own notarize": _with_rules(FinalizeWithoutOwnNotarize),
     "counts heads instead of stake": _with_rules(HeadsForStake),
-    "unverified justify": _with_rules(UnverifiedJustify),
     "forgets votes in a crash": _with_node(ForgetsVotes),
     "proposal not durable": _with_node(ForgetsProposals),
     "no retry": _with_node(NeverRetries),
-    "certificates not durable": _with_node(ForgetsCertificates),
-    "own votes not recounted": _with_node(DoesNotRecount),
-    "no later-view rule": _with_rules(NoLaterViewRule),
+    "unverified justify": _against(FreshLeader, _with_rules(UnverifiedJustify), loss=0.5),
+    "certificates not durable": _against(
+        OneShotNotarizer, _with_node(ForgetsCertificates), crash=0.05, skewed=False
+    ),
+    "own votes not recounted": _against(Mute, _with_node(DoesNotRecount), crash=0.05, skewed=False),
 }

@@ -148,7 +148,7 @@ class Simulation:
 
     def _run_until(self, end_us: int, is_done: Callable[[], bool]) -> None:
         queue = self._queue
-        while queue and queue[0][0] <= end_us and not self.has_forked:
+        while queue and queue[0][0] <= end_us and not self.forks:
             self.now_us, _, action = heapq.heappop(queue)
             action()
             self.events += 1
@@ -156,7 +156,7 @@ class Simulation:
                 raise InvariantBroken("the schedule does not end")
             if self.events % 16 == 0 and is_done():
                 return
-        if not self.has_forked and not is_done():
+        if not self.forks and not is_done():
             self.now_us = max(self.now_us, end_us)
 
     def _plan_partitions(self) -> None:
