@@ -1,0 +1,47 @@
+"""Chain parameters: bounds, bytes, and what a tx has to pay."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ledger import codec
+from ledger.block import BLOCK_BYTES_MAX, HEADER_BYTES_MAX
+from ledger.certificate import CERTIFICATE_BYTES_MAX
+from ledger.errors import InvalidInputError
+from ledger.params import BLOCK_TX_BYTES_CEILING, PARAM_NAMES, ChainParams
+
+DEFAULT = ChainParams()
+
+
+def test_parameters_round_trip() -> None:
+    params = ChainParams(fee_base=0, fee_per_byte=7, time_ahead_max_ms=1)
+    assert ChainParams.decode(params.encode()) == params
+
+
+def test_the_bytes_of_the_defaults_are_frozen() -> None:
+    assert DEFAULT.encode().hex() == "9a6401ce00100000cd2000cd0800cd4e20cd01f4ce0f73140064cd0400"
+
+
+def test_a_full_block_with_the_largest_certificate_fits_the_wire() -> None:
+    frame = HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + 5 * 4096
+    assert BLOCK_TX_BYTES_CEILING + frame < BLOCK_BYTES_MAX
+
+
+@pytest.mark.parametrize("name", PARAM_NAMES)
+@pytest.mark.parametrize("value", [-1, 2**64, True, "1", None, 1.0])
+def test_a_parameter_out_of_range_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidInputError, match=name):
+        dataclasses.replace(DEFAULT, **{name: value})  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_row_with_a_field_too_few_or_too_many_is_refused() -> None:
+    values = codec.decode(DEFAULT.encode(), bytes_max=512)
+    for other in (values[:-1], [*values, 1], [], 5):
+        with pytest.raises(InvalidInputError):
+            ChainParams.decode(codec.encode(other))
+
+
+def test_the_least_fee_grows_with_the_bytes() -> None:
+    assert ChainParams(fee_base=10, fee_per_byte=3).compute_fee_min(100) == 310
