@@ -88,6 +88,11 @@ class ConsensusDriver:
         height = self._chain.height + 1
         blocks, certificates = self._chain.load_consensus(height)
         records = () if self._guard is None else tuple(self._guard.records_at(height))
+        recovered = None
+        if blocks or certificates or records or self.core.height == 0:
+            recovered = inputs.Recovered(
+                guard=records, certificates=tuple(certificates), blocks=tuple(blocks)
+            )
         self.feed(
             inputs.StartHeight(
                 height=height,
@@ -95,9 +100,7 @@ class ConsensusDriver:
                 parent_certificate=self._chain.head_certificate,
                 validators=self._chain.validators,
                 seed=self._chain.seed,
-                recovered=inputs.Recovered(
-                    guard=records, certificates=tuple(certificates), blocks=tuple(blocks)
-                ),
+                recovered=recovered,
             )
         )
         if len(self._txpool.mempool):

@@ -22,6 +22,9 @@ PENDING_MAX = 32
 PENDING_PER_PEER_MAX = 8
 OWN_BLOCKS_MAX = 8
 
+_Pending = tuple[wire.CompactProposal, dict[bytes, bytes]]
+"""The proposal and the txs of it that are here, by id."""
+
 
 class ProposalExchange:
     """Both sides of compact proposals. All calls are on the event loop."""
@@ -40,7 +43,7 @@ class ProposalExchange:
         self._on_complete = on_complete
         self._on_offence = on_offence
         self._own: OrderedDict[bytes, Block] = OrderedDict()
-        self._pending: OrderedDict[tuple[str, bytes], wire.CompactProposal] = OrderedDict()
+        self._pending: OrderedDict[tuple[str, bytes], _Pending] = OrderedDict()
 
     def remember(self, block: Block) -> None:
         """Keep a block that we proposed, to serve its txs."""
@@ -51,9 +54,11 @@ class ProposalExchange:
 
     def on_compact(self, peer: str, compact: wire.CompactProposal) -> None:
         """A compact proposal of a validator at a height that matters."""
-        missing = compact.missing(self._txpool.find)
+        # What the mempool has now is kept: a commit may take it out before the rest arrives.
+        held = {tx_id: tx for tx_id in compact.tx_ids if (tx := self._txpool.find(tx_id))}
+        missing = compact.missing(held.get)
         if not missing:
-            self._on_complete(peer, compact.complete(self._txpool.find))
+            self._on_complete(peer, compact.complete(held.get))
             return
         own = [key for key in self._pending if key[0] == peer]
         if len(own) >= PENDING_PER_PEER_MAX:
@@ -61,7 +66,7 @@ class ProposalExchange:
         elif len(self._pending) >= PENDING_MAX:
             self._pending.popitem(last=False)
         block_hash = compact.header.hash
-        self._pending[peer, block_hash] = compact
+        self._pending[peer, block_hash] = (compact, held)
         self.tx_requests_total += 1
         request = wire.BlockTxRequest(block_hash=block_hash, tx_ids=tuple(missing))
         self._link.send(peer, wire.CHANNEL_CONSENSUS, request.encode())
@@ -79,7 +84,7 @@ class ProposalExchange:
 
     def on_commit(self, height: int) -> None:
         """Drop what is settled."""
-        for key in [k for k, c in self._pending.items() if c.height <= height]:
+        for key in [k for k, (c, _) in self._pending.items() if c.height <= height]:
             del self._pending[key]
 
     def _serve(self, peer: str, request: wire.BlockTxRequest) -> None:
@@ -92,9 +97,9 @@ class ProposalExchange:
         self._link.send(peer, wire.CHANNEL_CONSENSUS, answer.encode())
 
     def _complete(self, peer: str, answer: wire.BlockTxs) -> None:
-        compact = self._pending.pop((peer, answer.block_hash), None)
-        if compact is None:
+        pending = self._pending.pop((peer, answer.block_hash), None)
+        if pending is None:
             return
-        sent = {hash_tagged("tx", tx): tx for tx in answer.txs}
-        propose = compact.complete(lambda i: sent.get(i) or self._txpool.find(i))
-        self._on_complete(peer, propose)
+        compact, held = pending
+        held.update((hash_tagged("tx", tx), tx) for tx in answer.txs)
+        self._on_complete(peer, compact.complete(held.get))
