@@ -32,7 +32,11 @@ _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 
 
 def encode(value: Value) -> bytes:
-    """Return the canonical bytes of `value`. Raises UsageError for a type with no encoding."""
+    """Return the canonical bytes of `value`. Raises UsageError for what msgpack can't write.
+
+    What msgpack can but `Value` does not have (floats, maps, negative integers) is not looked for,
+    since this is on every hot path: types keep it out, and each decoder refuses the bytes.
+    """
     try:
         packed: bytes = _packer.pack(value)
     except (TypeError, ValueError, OverflowError) as error:

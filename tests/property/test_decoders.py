@@ -1,0 +1,194 @@
+"""Every decoder of the ledger, on whatever bytes: an object whose bytes those are, or
+InvalidInputError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ledger import codec
+from ledger.accounts import Account, TransferBody
+from ledger.block import BLOCK_BYTES_MAX, HEADER_BYTES_MAX, Block, Header
+from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate, VoteKind
+from ledger.errors import InvalidInputError
+from ledger.finality import FINALITY_PROOF_BYTES_MAX, FinalityProof, Handoff
+from ledger.params import PARAMS_BYTES_MAX, ChainParams
+from ledger.store import MemoryStore
+from ledger.tx import TX_BYTES_MAX, Tx
+from ledger.tx_result import TxResult
+from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
+from tests.property.campaign import examples
+from tests.unit.chain_fixture import (
+    FAUCET,
+    GENESIS,
+    advance,
+    certify,
+    key_of,
+    open_chain,
+    probe,
+    transfer,
+)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """`encode` is the inverse of `decode`; `bytes_max` the longest input; `valid` an example."""
+
+    decode: Callable[[bytes], Any]
+    encode: Callable[[Any], bytes]
+    bytes_max: int
+    valid: bytes
+
+
+def _decoders() -> dict[str, Decoder]:
+    chain = open_chain(MemoryStore())
+    txs = [transfer(FAUCET, 0, key_of(1).public_key, 5), probe(FAUCET, 1, "fail", "x")]
+    advance(chain, txs)
+    block = chain.build(view=2, proposer=bytes(32), time_ms=0, candidates=txs[:0])
+    block = Block.decode(block.encoded)
+    certificate = certify(block)
+    handoff = Handoff(
+        header=block.header, certificate=certificate, next_validators=GENESIS.validators
+    )
+    proof = FinalityProof(header=block.header, certificate=certificate, handoffs=(handoff,))
+    null = certify(block, kind=VoteKind.NOTARIZE)
+    result = chain.results(1)[0]
+    return {
+        "tx": Decoder(Tx.decode, lambda tx: tx.encoded, TX_BYTES_MAX, txs[0].encoded),
+        "header": Decoder(
+            Header.decode, lambda h: h.encoded, HEADER_BYTES_MAX, block.header.encoded
+        ),
+        "block": Decoder(Block.decode, lambda b: b.encoded, BLOCK_BYTES_MAX, block.encoded),
+        "certificate": Decoder(
+            Certificate.decode, lambda c: c.encode(), CERTIFICATE_BYTES_MAX, null.encode()
+        ),
+        "validator set": Decoder(
+            ValidatorSet.decode,
+            lambda s: s.encoded,
+            VALIDATOR_SET_BYTES_MAX,
+            GENESIS.validators.encoded,
+        ),
+        "finality proof": Decoder(
+            FinalityProof.decode, lambda p: p.encode(), FINALITY_PROOF_BYTES_MAX, proof.encode()
+        ),
+        "params": Decoder(
+            ChainParams.decode, lambda p: p.encode(), PARAMS_BYTES_MAX, GENESIS.params.encode()
+        ),
+        "account": Decoder(Account.decode, lambda a: a.encode(), 32, Account(5, 7).encode()),
+        "transfer": Decoder(
+            TransferBody.decode,
+            lambda b: b.encode(),
+            1088,
+            TransferBody(to=bytes(32), amount=9, memo=b"m").encode(),
+        ),
+        "tx result": Decoder(
+            lambda data: TxResult.from_value(codec.decode(data, bytes_max=4096)),
+            lambda r: codec.encode(r.to_value()),
+            4096,
+            codec.encode(result.to_value()),
+        ),
+    }
+
+
+DECODERS = _decoders()
+NAMES = pytest.mark.parametrize("name", DECODERS)
+
+
+def judge(decoder: Decoder, data: bytes) -> bool:
+    """Whether `data` decodes; if it does, to an object with exactly these bytes."""
+    try:
+        found = decoder.decode(data)
+    except InvalidInputError:
+        return False
+    assert decoder.encode(found) == data
+    return True
+
+
+@NAMES
+def test_valid_bytes_come_back(name: str) -> None:
+    assert judge(DECODERS[name], DECODERS[name].valid)
+
+
+@NAMES
+def test_every_truncation_and_trailing_byte_is_refused(name: str) -> None:
+    decoder = DECODERS[name]
+    for length in range(len(decoder.valid)):
+        assert not judge(decoder, decoder.valid[:length])
+    for byte in range(256):
+        assert not judge(decoder, decoder.valid + bytes([byte]))
+
+
+@NAMES
+def test_oversize_input_is_refused(name: str) -> None:
+    decoder = DECODERS[name]
+    size = decoder.bytes_max + 1
+    for data in (bytes(size), b"\x91" * size, codec.encode([bytes(size)])):
+        assert not judge(decoder, data)
+
+
+WRONG: list[Any] = [
+    None,
+    True,
+    0,
+    codec.U64_MAX,
+    b"",
+    b"\7" * 31,
+    b"\7" * 32,
+    b"\7" * 33,
+    "",
+    "text",
+    [],
+    [[]],
+    [None] * 7,
+]
+
+
+def replaced(value: Any, wrong: Any) -> Iterator[Any]:
+    """`value` with each of its parts, one at a time, replaced by `wrong`."""
+    yield wrong
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            for other in replaced(item, wrong):
+                yield [*value[:index], other, *value[index + 1 :]]
+            yield [*value[:index], *value[index + 1 :]]
+            yield [*value[:index], item, *value[index:]]
+
+
+@NAMES
+@pytest.mark.slow
+def test_a_wrong_value_in_any_place_is_refused_or_another_object(name: str) -> None:
+    decoder = DECODERS[name]
+    value = codec.decode(decoder.valid, bytes_max=decoder.bytes_max)
+    for wrong in WRONG:
+        for other in replaced(value, wrong):
+            judge(decoder, codec.encode(other))
+
+
+@NAMES
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.binary(max_size=400))
+def test_random_bytes_raise_nothing_else(name: str, data: bytes) -> None:
+    judge(DECODERS[name], data)
+
+
+@NAMES
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_changed_bytes_raise_nothing_else(name: str, data: st.DataObject) -> None:
+    decoder = DECODERS[name]
+    changed = bytearray(decoder.valid)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        kind = data.draw(st.integers(0, 2))
+        if kind == 0:
+            changed[at] ^= data.draw(st.integers(1, 255))
+        elif kind == 1:
+            changed[at:at] = data.draw(st.binary(min_size=1, max_size=3))
+        elif len(changed) > 1:
+            del changed[at]
+    judge(decoder, bytes(changed))
