@@ -1,0 +1,192 @@
+"""`zynk keys`: key files, and how every other command gets a key from one.
+
+A key is an account (it pays fees) and can be a control key of a DID. Files have mode 0600 and are
+never overwritten; `encrypt` and `decrypt` replace one in a single rename, after the new content was
+synced and read back.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ledger.accounts import decode_account_id, encode_account_id
+from ledger.ed25519 import KeyPair
+from ledger.errors import DurabilityError, InvalidInputError, UsageError
+from node.cli_node import ask_passphrase
+from node.cli_output import json_option, show
+from node.files import sync_folder
+from node.keys import generate_key, is_encrypted, load_key, read_public_key, save_key
+
+KEY_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def keys() -> None:
+    """Make, show and encrypt key files."""
+
+
+@keys.command("new")
+@click.argument("path", type=KEY_PATH)
+@click.option("--encrypt", is_flag=True, help="Encrypt it with a passphrase.")
+@json_option
+def keys_new(path: Path, encrypt: bool, as_json: bool) -> None:
+    """Make a new key in PATH, which must not exist yet."""
+    passphrase = ask_new_passphrase() if encrypt and not path.exists() else None
+    key = generate_key()
+    try:
+        save_key(path, key, passphrase)
+    except OSError as error:
+        raise DurabilityError(
+            "key file could not be written", got=f"{path}: {error.strerror}"
+        ) from error
+    _show_key(path, key.public_key, passphrase is not None, as_json)
+
+
+@keys.command("show")
+@click.argument("path", type=KEY_PATH)
+@json_option
+def keys_show(path: Path, as_json: bool) -> None:
+    """What is in a key file, without its secret. Asks for no passphrase."""
+    _show_key(path, read_public_key(path), is_encrypted(path), as_json)
+
+
+@keys.command("address")
+@click.argument("path", type=KEY_PATH)
+@json_option
+def keys_address(path: Path, as_json: bool) -> None:
+    """The account of a key file, alone on its line, for scripts."""
+    account = encode_account_id(read_public_key(path))
+    if as_json:
+        show(True, {"account": account}, [])
+    else:
+        click.echo(account)
+
+
+@keys.command("encrypt")
+@click.argument("path", type=KEY_PATH)
+@json_option
+def keys_encrypt(path: Path, as_json: bool) -> None:
+    """Encrypt a key file with a passphrase, in place."""
+    if is_encrypted(path):
+        raise UsageError("key file is encrypted already", got=str(path))
+    key = load_key(path)
+    passphrase = ask_new_passphrase()
+    _replace_key(path, key, passphrase)
+    _show_key(path, key.public_key, True, as_json)
+
+
+@keys.command("decrypt")
+@click.argument("path", type=KEY_PATH)
+@json_option
+def keys_decrypt(path: Path, as_json: bool) -> None:
+    """Take the passphrase off a key file, in place. Anyone who can read it can then sign."""
+    if not is_encrypted(path):
+        raise UsageError("key file is not encrypted", got=str(path))
+    key = load_key_file(path)
+    _replace_key(path, key, None)
+    _show_key(path, key.public_key, False, as_json)
+
+
+def load_key_file(path: Path) -> KeyPair:
+    """The key in a file, asking for its passphrase if it needs one. Raises UsageError,
+    InvalidInputError."""
+    if is_encrypted(path) and not os.environ.get("ZYNK_PASSPHRASE"):
+        click.echo(f"{path} is encrypted.", err=True)
+    try:
+        passphrase = ask_passphrase(path)
+    except click.Abort as error:
+        if sys.stdin.isatty():
+            raise
+        raise UsageError(
+            "key file is encrypted", expected="ZYNK_PASSPHRASE or an answer", got=f"none for {path}"
+        ) from error
+    return load_key(path, passphrase)
+
+
+def load_key_files(paths: Sequence[Path]) -> list[KeyPair]:
+    """`load_key_file` of each, no key twice. Raises UsageError, InvalidInputError."""
+    found = [load_key_file(path) for path in paths]
+    if len({key.public_key for key in found}) != len(found):
+        raise UsageError("the same key is given twice", got=", ".join(map(str, paths)))
+    return found
+
+
+def read_account_text(text: str) -> bytes:
+    """The public key (32 B) that TEXT means: z6Mk..., 64 hex digits, or a key file's path.
+    Raises UsageError, InvalidInputError."""
+    if text.startswith("z6Mk") and not os.path.exists(text):
+        return decode_account_id(text)
+    if len(text) == 64 and not os.path.exists(text):
+        try:
+            return bytes.fromhex(text)
+        except ValueError as error:
+            raise InvalidInputError("account is malformed", expected="hex", got=text) from error
+    try:
+        return read_public_key(Path(text))
+    except UsageError as error:
+        if os.path.exists(text):
+            raise
+        raise UsageError(
+            "not an account",
+            expected="z6Mk... (48 characters), 64 hex digits, or a key file",
+            got=text[:80],
+        ) from error
+
+
+def ask_new_passphrase() -> str:
+    """ZYNK_PASSPHRASE, else a prompt that asks twice. Raises UsageError for an empty one."""
+    passphrase = os.environ.get("ZYNK_PASSPHRASE")
+    if passphrase is None:
+        try:
+            passphrase = str(
+                click.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)
+            )
+        except click.Abort as error:
+            if sys.stdin.isatty():
+                raise
+            raise UsageError("no passphrase given", expected="ZYNK_PASSPHRASE or the prompt") from (
+                error
+            )
+    if not passphrase:
+        raise UsageError("passphrase is empty", expected="at least one character")
+    return passphrase
+
+
+def _replace_key(path: Path, key: KeyPair, passphrase: str | None) -> None:
+    """Write the new file beside the old one, read it back, and only then rename it over."""
+    target = path.resolve()
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        save_key(temporary, key, passphrase)
+        if load_key(temporary, passphrase).seed != key.seed:
+            raise DurabilityError("new key file does not read back; the old one is untouched")
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise DurabilityError(
+            "key file could not be replaced; the old one is untouched",
+            got=f"{path}: {error.strerror}",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _show_key(path: Path, public_key: bytes, encrypted: bool, as_json: bool) -> None:
+    data = {
+        "path": str(path),
+        "account": encode_account_id(public_key),
+        "public_key": public_key.hex(),
+        "encrypted": encrypted,
+    }
+    rows: list[tuple[str, object]] = [
+        ("key file", path),
+        ("account", data["account"]),
+        ("public key", data["public_key"]),
+        ("encrypted", "yes" if encrypted else "no: whoever can read the file can sign"),
+    ]
+    show(as_json, data, rows)
