@@ -230,8 +230,7 @@ class DirectStreams:
             session.send_control(frame.Bye(reason=fault))
             self._nursery.start_soon(self._close_soon, session, fault)
             return
-        session.is_up = True
-        session.height = hello.height
+        session.accept(hello.height)
         if session.is_inbound and hello.listen_port:
             host = session.address.rpartition("/tcp/")[0]
             self._book.add(session.peer, f"{host}/tcp/{hello.listen_port}")

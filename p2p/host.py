@@ -32,13 +32,13 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer import muxer_multistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
-from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp import tcp as tcp_module
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from p2p.config import P2PConfig
 from p2p.counters import Counters
+from p2p.muxer import LeanYamux
 
 logger = logging.getLogger("zynk.p2p")
 
@@ -135,21 +135,6 @@ class GuardedSwarm(Swarm):
         return await self._dial_addr_single_attempt(address, peer_id)
 
 
-class GuardedYamux(Yamux):
-    """A muxer whose fault ends its own connection and no more."""
-
-    async def start(self) -> None:
-        try:
-            await super().start()
-        except Exception as error:  # otherwise the swarm's nursery ends, and the process with it
-            logger.warning("muxer of %s failed: %r", self.peer_id, error)
-        finally:
-            self.event_started.set()
-            if not self.event_closed.is_set():
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
-                    await self._cleanup_on_error()
-
-
 class GuardedHost(BasicHost):
     """A host whose stream handlers may raise; it answers identify but does not ask."""
 
@@ -203,7 +188,7 @@ async def _open_listeners(host: str | None, port: int) -> Sequence[trio.SocketLi
 
 def make_host(config: P2PConfig, counters: Counters) -> GuardedHost:
     """Build the host; run it with `host.run(listen_addrs=[...])`."""
-    muxer_multistream.Yamux = GuardedYamux  # libp2p builds this name itself, whatever muxer_opt
+    muxer_multistream.Yamux = LeanYamux  # libp2p builds this name itself, whatever muxer_opt
     tcp_module._open_reuseport_listeners = _open_listeners
     key_pair = create_new_key_pair(config.identity_seed)
     peer_id = ID.from_pubkey(key_pair.public_key)
@@ -215,7 +200,7 @@ def make_host(config: P2PConfig, counters: Counters) -> GuardedHost:
         peerstore,
         TransportUpgrader(
             secure_transports_by_protocol={NOISE_PROTOCOL: noise},
-            muxer_transports_by_protocol={YAMUX_PROTOCOL: GuardedYamux},
+            muxer_transports_by_protocol={YAMUX_PROTOCOL: LeanYamux},
         ),
         transports=[tcp_module.TCP()],
         retry_config=RetryConfig(max_retries=0),

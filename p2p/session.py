@@ -20,6 +20,7 @@ from p2p.config import CHANNEL_CONSENSUS, CHANNEL_COUNT, P2PConfig, PeerId
 from p2p.counters import Counters
 
 READ_BYTES = 256 << 10
+WINDOW_BYTES = 1 << 20  # at most, of a peer whose hello was accepted
 BATCH_BYTES = 120 << 10  # two full chunks; half a Yamux window, 3 ms of line
 
 
@@ -28,7 +29,7 @@ class ByteStream(Protocol):
 
     async def read(self, n: int | None = ...) -> bytes: ...
     async def write(self, data: bytes) -> None: ...
-    async def reset(self) -> None: ...
+    def enlarge_window(self, size: int) -> None: ...
 
 
 class SessionOwner(Protocol):
@@ -144,6 +145,12 @@ class Session:
             self._is_congested = False
             self._owner.on_congested(self, False)
         return b"".join(parts) if len(parts) != 1 else parts[0]
+
+    def accept(self, height: int) -> None:
+        """The peer's hello is fine: its frames count from now on."""
+        self.is_up = True
+        self.height = height
+        self._stream.enlarge_window(WINDOW_BYTES)
 
     # --- running ---
 

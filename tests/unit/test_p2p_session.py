@@ -31,8 +31,8 @@ class Pipe:
         await self.gate.wait()
         self.written += data
 
-    async def reset(self) -> None:
-        return
+    def enlarge_window(self, size: int) -> None:
+        self.window_bytes = size
 
 
 class Owner:
@@ -44,7 +44,7 @@ class Owner:
         self.notes: list[str] = []
 
     def on_hello(self, session: Session, hello: frame.Hello) -> None:
-        session.is_up = True
+        session.accept(hello.height)
 
     def on_frame(self, session: Session, channel: int, payload: bytes) -> None:
         self.frames.append((channel, payload))
