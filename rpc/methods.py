@@ -25,6 +25,7 @@ from rpc.results import (
     BLOB,
     BOOL,
     COUNT,
+    DID_PROOF,
     HEADER,
     HEX,
     LEAF,
@@ -275,10 +276,9 @@ _DID_METHODS = (
             Param(name="version_time", kind=text(40), description="As of this UTC time."),
         ),
         result=record(
-            {"proof": PROOF},
             didDocument=or_null(ANY_OBJECT),
-            didDocumentMetadata=ANY_OBJECT,
-            didResolutionMetadata=ANY_OBJECT,
+            didDocumentMetadata=record({"proof": DID_PROOF, "versionId": TEXT}),
+            didResolutionMetadata=record({"proof": DID_PROOF}),
         ),
     ),
     Method(
@@ -297,18 +297,20 @@ _DID_METHODS = (
         params=(_DID, _CURSOR, _LIMIT),
         result=record(
             did=TEXT,
-            operations=array(record(seq=COUNT, version_id=TEXT, operation=BLOB, height=COUNT)),
-            next_cursor=_NEXT_CURSOR,
-            proof=PROOF,
+            operations=array(
+                record(seq=COUNT, versionId=TEXT, height=COUNT, entry=BLOB, path=array(BLOB))
+            ),
+            nextCursor=_NEXT_CURSOR,
+            proof=DID_PROOF,
         ),
         errors=(RpcCode.NOT_FOUND,),
     ),
     Method(
         name="did_proof",
-        summary="State proofs of a DID's record and document, or of its absence.",
+        summary="The state proof of a DID's record, or of its absence.",
         bind=lambda api: api.did_proof,
         params=(_DID, _AT_HEIGHT),
-        result=record(did=TEXT, height=COUNT, proofs=array(PROOF)),
+        result=record(did=TEXT, record=or_null(ANY_OBJECT), proof=DID_PROOF),
         errors=(RpcCode.HISTORY_PRUNED,),
     ),
 )
@@ -415,10 +417,9 @@ _STAKE = (
             _LIMIT,
         ),
         result=record(
-            {"proof": PROOF, "finality": BLOB},
-            height=COUNT,
-            delegations=array(record(account=HEX, validator=HEX, amount=AMOUNT)),
+            delegations=array(record(delegator=HEX, validator=HEX, amount=AMOUNT)),
             next_cursor=_NEXT_CURSOR,
+            proof=PROOF,
         ),
     ),
 )

@@ -29,6 +29,18 @@ LATENCY_BOUNDS_S = (
 )  # fmt: skip
 CALL_BOUNDS_S = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 KINDS_MAX = 64
+_SERVER_COUNTS = frozenset(
+    f"process_{what}"
+    for what in (
+        "virtual_memory_bytes",
+        "resident_memory_bytes",
+        "start_time_seconds",
+        "cpu_seconds_total",
+        "open_fds",
+        "max_fds",
+    )
+)
+"""Counted here already; a name that comes twice makes a scrape fail."""
 _NAME = re.compile(r"(consensus|mempool|p2p|storage|rpc|process)_[a-z0-9_]{1,60}")
 
 
@@ -111,7 +123,7 @@ class _NodeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for name, value in self._figures().items():
-            if not _NAME.fullmatch(name):
+            if not _NAME.fullmatch(name) or name in _SERVER_COUNTS:
                 continue
             yield _family(name, value)
 

@@ -41,6 +41,15 @@ def record(optional: Mapping[str, Schema] | None = None, /, **required: Schema) 
 
 
 PROOF = record(height=COUNT, key=BLOB, value=or_null(BLOB), state_proof=BLOB, finality=BLOB)
+DID_PROOF = record(
+    type=TEXT,
+    record=or_null(BLOB),
+    stateProof=BLOB,
+    header=BLOB,
+    certificate=BLOB,
+    handoffs=array(record(header=BLOB, certificate=BLOB, nextValidators=BLOB)),
+)
+"""Answers about DIDs are in the manner of the W3C texts: camelCase, and verified by did.verify."""
 HEADER = record(
     protocol_version=COUNT,
     chain_id=TEXT,

@@ -318,6 +318,8 @@ def test_metrics_show_every_family() -> None:
         ):
             assert line in text
         assert "Not a name" not in text
+        samples = [line.split(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+        assert len(set(samples)) == len(samples)
 
     run(scenario())
 
@@ -350,7 +352,7 @@ def test_a_did_resolves_over_http_for_any_origin(
             assert found == {"id": "did:zynk:z1"}
         elif status == 200:
             assert found["didDocument"]["id"] == "did:zynk:z1"
-            assert found["proof"]["finality"]
+            assert found["didDocumentMetadata"]["proof"]["certificate"]
 
     run(scenario())
 

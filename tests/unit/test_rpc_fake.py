@@ -30,6 +30,10 @@ HEADER = {
     "audit_root": H, "results_root": H, "validators_hash": H, "next_validators_hash": H,
 }  # fmt: skip
 PROOF = proof_json(height=7, key=b"k", value=None, state_proof=b"p", finality=b"f")
+DID_PROOF: dict[str, object] = {
+    "type": "t", "record": None, "stateProof": "AA", "header": "AA", "certificate": "AA",
+    "handoffs": [],
+}  # fmt: skip
 BAD_TX = b"bad"
 BUG_TX = b"bug"
 SLOW_TX = b"slow"
@@ -56,6 +60,7 @@ class FakeNodeApi:
             "mempool_txs": 3,
             "p2p_messages_total": {"vote": 5, "proposal": 2},
             "storage_bytes": 10.5,
+            "process_open_fds": -1,
             "Not a name": 1,
         }
 
@@ -145,20 +150,20 @@ class FakeNodeApi:
             "didDocumentMetadata": {
                 "versionId": version_id or "0-x",
                 **({"deactivated": True} if did == "did:zynk:gone" else {}),
+                "proof": DID_PROOF,
             },
             "didResolutionMetadata": {"contentType": "application/did"},
-            "proof": PROOF,
         }
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         return {**await self.tx_submit(tx, wait, timeout_ms), "did": "did:zynk:z1"}
 
     async def did_history(self, did: str, cursor: int, limit: int) -> JsonObject:
-        operation = {"seq": cursor, "version_id": "0-x", "operation": "AA", "height": 3}
-        return {"did": did, "operations": [operation], "next_cursor": None, "proof": PROOF}
+        operation = {"seq": cursor, "versionId": "0-x", "height": 3, "entry": "AA", "path": []}
+        return {"did": did, "operations": [operation], "nextCursor": None, "proof": DID_PROOF}
 
     async def did_proof(self, did: str, height: int | None) -> JsonObject:
-        return {"did": did, "height": 7, "proofs": [PROOF]}
+        return {"did": did, "record": None, "proof": DID_PROOF}
 
     async def audit_submit(
         self, stream: str, leaves: Sequence[bytes], request_id: str | None
@@ -187,8 +192,8 @@ class FakeNodeApi:
         return {"height": 7, "validators": [{"public_key": H, "power": "1"}]}
 
     async def stake_delegations(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
-        bonds = [{"account": H, "validator": H, "amount": "5"}]
-        return {"height": 7, "delegations": bonds, "next_cursor": None}
+        bonds = [{"delegator": H, "validator": H, "amount": "5"}]
+        return {"delegations": bonds, "next_cursor": None, "proof": PROOF}
 
 
 @asynccontextmanager
