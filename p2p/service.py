@@ -69,6 +69,7 @@ async def run(link_socket: socket.socket, blackbox: BlackBox) -> None:
             port = listen_port_of(host)
             gc.collect()
             gc.freeze()
+            gc.enable()
             link.put(Kind.LISTENING, f"/{family}/{config.listen_host}/tcp/{port}/p2p/{own}", own)
             nursery.start_soon(link.write_loop)
             nursery.start_soon(process.dial_loop)
