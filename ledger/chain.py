@@ -40,7 +40,6 @@ from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 
 CANDIDATES_MAX = 16
-GENESIS_LEVELS_MIN = 12  # of the tree's RAM: room for a young chain to grow (128 KB)
 
 CommitRows = Callable[[Store, int, list[bytes]], Iterable[tuple[bytes, bytes]]]
 """(store, log size before, new entries) -> rows to write with the height (audit tiles)."""
@@ -129,19 +128,9 @@ class Chain:
                 expected=f"genesis hash {genesis.genesis_hash.hex()}",
                 got=found.hex(),
             )
-        if found is not None:
-            tree = StateTree.open(store)
-        else:
-            rows = genesis.state_rows()
-            levels = max(choose_levels(len(rows)), GENESIS_LEVELS_MIN)
-            tree = StateTree.open(store, top_levels=levels)
-            batch = Batch()
-            overlay = tree.compute(rows, None)
-            tree.add_rows(overlay, batch, height=0, time_ms=genesis.time_ms)
-            batch.put(block_rows.META_GENESIS, genesis.genesis_hash)
-            batch.put(block_rows.META_HEIGHT, bytes(8))
-            store.write(batch, sync=True)
-            tree.adopt(overlay)
+        if found is None:
+            _write_genesis(store, genesis)
+        tree = StateTree.open(store)
         executor = Executor(genesis.chain_id, handlers, audit_log)
         return cls(store, genesis, tree, executor, audit_log, commit_rows)
 
@@ -455,6 +444,16 @@ class Chain:
                 expected=f"{self.genesis.supply} uzynk",
                 got=f"{balances} in accounts and {pools} in pools",
             )
+
+
+def _write_genesis(store: Store, genesis: GenesisState) -> None:
+    """Height 0 in one synced batch. A tree of fitting depth keeps a large genesis linear."""
+    rows, batch = genesis.state_rows(), Batch()
+    tree = StateTree.open(store, top_levels=choose_levels(len(rows)))
+    tree.add_rows(tree.compute(rows), batch, height=0, time_ms=genesis.time_ms)
+    batch.put(block_rows.META_GENESIS, genesis.genesis_hash)
+    batch.put(block_rows.META_HEIGHT, bytes(8))
+    store.write(batch, sync=True)
 
 
 def _need_row(tree: StateTree, key: bytes) -> bytes:
