@@ -23,6 +23,7 @@ FINALS_SERVED_MAX = 4
 BUFFERED_PER_PEER_MAX = 256
 BUFFERED_BLOCKS_PER_PEER_MAX = 4
 BUFFERED_MAX = 4096
+BUFFERED_BLOCKS_MAX = 32
 
 
 class HeightBuffer:
@@ -31,16 +32,23 @@ class HeightBuffer:
     def __init__(self) -> None:
         self._by_height: dict[int, list[tuple[str, ConsensusMessage]]] = {}
         self._count_by_peer: dict[tuple[str, bool], int] = {}
+        self._count = {True: 0, False: 0}
 
     def add(self, peer: str, message: ConsensusMessage) -> None:
-        slot = (peer, isinstance(message, Propose | Body | Final))
-        most = BUFFERED_BLOCKS_PER_PEER_MAX if slot[1] else BUFFERED_PER_PEER_MAX
-        count = self._count_by_peer.get(slot, 0)
-        total = sum(len(items) for items in self._by_height.values())
-        if count >= most or total >= BUFFERED_MAX:
+        """Keep a message, unless its peer's share or the whole is used up."""
+        has_block = isinstance(message, Propose | Body | Final)
+        count = self._count_by_peer.get((peer, has_block), 0)
+        if count >= (BUFFERED_BLOCKS_PER_PEER_MAX if has_block else BUFFERED_PER_PEER_MAX):
             return
-        self._count_by_peer[slot] = count + 1
+        if self._count[has_block] >= (BUFFERED_BLOCKS_MAX if has_block else BUFFERED_MAX):
+            return
+        self._note(peer, has_block)
         self._by_height.setdefault(message.height, []).append((peer, message))
+
+    def _note(self, peer: str, has_block: bool) -> None:
+        slot = (peer, has_block)
+        self._count_by_peer[slot] = self._count_by_peer.get(slot, 0) + 1
+        self._count[has_block] += 1
 
     def take(self, height: int) -> list[tuple[str, ConsensusMessage]]:
         """Messages of `height`; what is older is dropped."""
@@ -48,10 +56,10 @@ class HeightBuffer:
         for stale in [h for h in self._by_height if h < height]:
             del self._by_height[stale]
         self._count_by_peer.clear()
+        self._count = {True: 0, False: 0}
         for items in self._by_height.values():
             for peer, message in items:
-                slot = (peer, isinstance(message, Propose | Body | Final))
-                self._count_by_peer[slot] = self._count_by_peer.get(slot, 0) + 1
+                self._note(peer, isinstance(message, Propose | Body | Final))
         return taken
 
 

@@ -34,15 +34,16 @@ def plan_of(seed: int) -> Plan:
     return Plan(
         seed=seed,
         powers=powers,
-        chaos_ms=rng.choice((200, 400, 700)),
-        loss=rng.choice((0.0, 0.05, 0.2)),
+        chaos_ms=rng.choice((200, 300, 500, 1200)),
+        loss=rng.choice((0.0, 0.05, 0.2, 0.4)),
         duplication=rng.choice((0.0, 0.1)),
         delay_ms_max=rng.choice((5, 15, 60)),
-        crash_per_step=rng.choice((0.0, 0.005, 0.02)),
+        crash_per_step=rng.choice((0.0, 0.005, 0.02, 0.06)),
         partitions=rng.choice((0, 0, 1, 2)),
         skewed_clocks=rng.random() < 0.5,
         followers=1 if rng.random() < 0.1 else 0,
         wire=rng.random() < 0.03,
+        rotates=not byzantine and rng.random() < 0.4,
         byzantine=dict(byzantine),
     )
 

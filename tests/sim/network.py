@@ -57,7 +57,8 @@ class Plan:
     """One schedule: who takes part and what goes wrong.
 
     `followers` are nodes past the validators; with `twins`, such a node runs under the key of a
-    validator instead. `fixed_sides` is a partition that lasts all through the chaos.
+    validator instead. With `rotates`, height H is voted on by all but validator H mod n.
+    `fixed_sides` is a partition that lasts all through the chaos.
     """
 
     seed: int
@@ -76,6 +77,7 @@ class Plan:
     followers: int = 0
     wire: bool = False
     stops_at_fork: bool = True
+    rotates: bool = False
     twins: dict[int, int] = field(default_factory=dict)
     fixed_sides: tuple[tuple[int, ...], ...] = ()
 
@@ -105,11 +107,21 @@ class Simulation:
         self.validators = ValidatorSet.of(
             Validator(public_key=self.keys[i], power=plan.powers[i]) for i in range(count)
         )
+        self._sets = [
+            ValidatorSet.of(v for v in self.validators.validators if v.public_key != key)
+            for key in self.keys[:count]
+            if plan.rotates
+        ]
+        self.is_quiet = False
         self.nodes: list[Node] = []
         for i in range(count + plan.followers):
             self.nodes.append(plan.byzantine.get(i, plan.node_type)(self, i))
         self.honest = [n for n in self.nodes if n.is_honest]
         self.honest_keys = {n.key for n in self.honest}
+
+    def validators_at(self, height: int) -> ValidatorSet:
+        """The set that votes on `height`."""
+        return self._sets[height % len(self._sets)] if self._sets else self.validators
 
     # --- time ---
 
@@ -133,20 +145,21 @@ class Simulation:
         self._plan_partitions()
         for number, side in enumerate(self.plan.fixed_sides):
             self._side.update(dict.fromkeys(side, number))
-        self._run_until(self.plan.chaos_ms * 1000, lambda: False)
+        self.run_until(self.plan.chaos_ms * 1000, lambda: False)
         self._heal()
         goal = max(len(n.disk.chain) for n in self.honest) + HEALED_HEIGHTS
 
         def is_done() -> bool:
             return all(len(n.disk.chain) >= goal for n in self.honest)
 
-        self._run_until(self.now_us + HEALED_MS_MAX * 1000, is_done)
+        self.run_until(self.now_us + HEALED_MS_MAX * 1000, is_done)
         if not is_done() and not self.has_forked:
             heights = [(n.index, n.core.height, n.core.view) for n in self.honest]
             raise InvariantBroken(f"stuck after healing: (node, height, view) = {heights}")
         return self
 
-    def _run_until(self, end_us: int, is_done: Callable[[], bool]) -> None:
+    def run_until(self, end_us: int, is_done: Callable[[], bool]) -> None:
+        """Carry out events up to the moment `end_us`, or until `is_done`."""
         queue = self._queue
         while queue and queue[0][0] <= end_us and not self.forks:
             self.now_us, _, action = heapq.heappop(queue)
@@ -215,7 +228,7 @@ class Simulation:
             if self.plan.stops_at_fork:
                 raise InvariantBroken(f"two blocks are final at height {block.height}")
         try:
-            verify_certificate(certificate, self.validators, CHAIN_ID, is_valid)
+            verify_certificate(certificate, self.validators_at(block.height), CHAIN_ID, is_valid)
         except InvalidInputError as error:
             raise InvariantBroken(f"height {block.height} is final without proof") from error
         if block.hash not in self.valid_hashes:

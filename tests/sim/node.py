@@ -120,7 +120,7 @@ class Node:
                 height=len(chain) + 1,
                 parent_hash=self.parent_hash(),
                 parent_certificate=chain[-1][1] if chain else None,
-                validators=self.sim.validators,
+                validators=self.sim.validators_at(len(chain) + 1),
                 seed=self.parent_hash(),
                 recovered=recovered,
             )
@@ -135,6 +135,8 @@ class Node:
 
     def wake_soon(self, within_ms: int) -> None:
         """A tx arrives."""
+        if self.sim.is_quiet:
+            return
         life = self._life
         delay_us = int(self.sim.rng.random() * within_ms * 1000)
         self.sim.after(delay_us, lambda: self._step_if_alive(life, Awake()))
@@ -296,8 +298,8 @@ class Node:
             audit_size=0 if is_valid_block else 1,
             audit_root=ZERO,
             results_root=ZERO,
-            validators_hash=self.sim.validators.hash,
-            next_validators_hash=self.sim.validators.hash,
+            validators_hash=self.sim.validators_at(height).hash,
+            next_validators_hash=self.sim.validators_at(height + 1).hash,
         )
         block = Block(header, (), parent)
         if is_valid_block:

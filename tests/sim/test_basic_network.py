@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.sim.network import Plan, Simulation
+import pytest
+
+from consensus.inputs import PeerUp
+from tests.sim.network import TIMING, Plan, Simulation
 
 
 def test_four_honest_validators_finalise_the_same_blocks() -> None:
@@ -30,3 +33,30 @@ def test_equal_seeds_give_equal_traces_and_others_do_not() -> None:
 
     assert trace(4) == trace(4)
     assert trace(4) != trace(5)
+
+
+@pytest.mark.parametrize("heights_missed", [1, 3, 4, 12])
+def test_a_node_that_was_down_catches_up_while_the_others_are_idle(heights_missed: int) -> None:
+    simulation = Simulation(Plan(seed=6))
+    running, late = simulation.nodes[:3], simulation.nodes[3]
+    for node in running:
+        node.boot()
+    simulation.run_until(
+        10_000_000, lambda: all(len(n.disk.chain) >= heights_missed for n in running)
+    )
+    simulation.is_quiet = True
+    simulation.run_until(simulation.now_us + 100_000, lambda: False)
+    tip = max(len(n.disk.chain) for n in running)
+    late.boot()
+    for node in running:  # the transport connects
+        late.step(PeerUp(peer=str(node.index)))
+        node.step(PeerUp(peer=str(late.index)))
+    heartbeat_us = TIMING.heartbeat_ms * 1000
+    simulation.run_until(simulation.now_us + heartbeat_us // 2, lambda: False)
+    assert len(late.disk.chain) >= tip >= heights_missed
+
+
+def test_heights_are_decided_while_the_validator_set_changes_at_each() -> None:
+    simulation = Simulation(Plan(seed=7, rotates=True, crash_per_step=0.005)).run()
+    signers = {simulation.validators_at(block.height).hash for block in simulation.finals.values()}
+    assert len(signers) >= 3

@@ -16,6 +16,10 @@ from tests.sim.campaign import STAKES, plan_of, run_seeds
 
 IS_SOAK = os.environ.get("ZYNK_SOAK") == "1"
 BATCH_COUNT = 32
+FAULTS = (
+    *("loss", "duplication", "crash_per_step", "partitions", "skewed_clocks"),
+    *("wire", "rotates"),
+)
 FIXED_PER_BATCH = 600 if IS_SOAK else 50
 FRESH_PER_BATCH = 150 if IS_SOAK else 13
 
@@ -40,7 +44,15 @@ def test_the_fixed_schedules_hold_every_adversary_stake_and_fault() -> None:
     seen = {kind for plan in plans for kind in plan.byzantine.values()}
     assert seen == set(ADVERSARIES)
     assert {plan.powers for plan in plans} == set(STAKES)
-    for fault in ("loss", "duplication", "crash_per_step", "partitions", "skewed_clocks", "wire"):
+    for fault in (
+        "loss",
+        "duplication",
+        "crash_per_step",
+        "partitions",
+        "skewed_clocks",
+        "wire",
+        "rotates",
+    ):
         assert {bool(getattr(plan, fault)) for plan in plans} == {True, False}
     for plan in plans:
         guilty = sum(plan.powers[i] for i in plan.byzantine)
