@@ -22,6 +22,7 @@ from rpc.server import RpcServer
 from rpc.subscriptions import SUBSCRIPTION_METHODS
 from tests.unit.test_rpc_fake import FakeNodeApi
 
+pytestmark = pytest.mark.timeout(1800)
 SOAK = os.environ.get("ZYNK_SOAK") == "1"
 CASES = settings(
     max_examples=10_000 if SOAK else 400,
