@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from audit.leaf import decode_stream_text, encode_leaves, hash_chunks
 from audit.receipt import Receipt
 from ledger.errors import InvalidInputError, UsageError, ZynkError
 from ledger.merkle import compute_leaf_hash
 from node.files import read_chunks
-from rpc.client import RpcClient
+from rpc.client import Call
 from rpc.errors import RpcError
 from rpc.params import bytes_of_text, text_of_bytes
 
@@ -31,6 +31,14 @@ POLL_MAX_S = 1.0
 RETRY_S = 0.25
 
 Progress = Callable[[int], None]
+
+
+class BatchCaller(Protocol):
+    """What is needed of an RPC client."""
+
+    async def call(self, method: str, **params: object) -> Any: ...
+
+    async def batch(self, calls: Sequence[Call]) -> list[Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +84,7 @@ def hash_files(
 
 
 async def submit_files(
-    client: RpcClient,
+    client: BatchCaller,
     stream: str,
     files: Sequence[HashedFile],
     *,
@@ -102,7 +110,7 @@ async def submit_files(
 
 
 async def wait_receipted(
-    client: RpcClient, leaves: Sequence[bytes], *, timeout_s: float, progress: Progress
+    client: BatchCaller, leaves: Sequence[bytes], *, timeout_s: float, progress: Progress
 ) -> dict[bytes, dict[str, Any]]:
     """Until each leaf is receipted or rejected; its last status by leaf. Raises ZynkError when
     the time is up: the leaves stay accepted, and waiting can go on later."""
@@ -141,7 +149,7 @@ async def wait_receipted(
 
 
 async def fetch_receipts(
-    client: RpcClient, leaves: Sequence[bytes], *, progress: Progress
+    client: BatchCaller, leaves: Sequence[bytes], *, progress: Progress
 ) -> dict[bytes, bytes]:
     """Receipt wire bytes by leaf. Each is well-formed and of its leaf; whether it holds is for
     `audit.verify`. Raises RpcError, InvalidInputError."""
@@ -170,7 +178,7 @@ def read_receipt_answer(answer: dict[str, Any], leaf: bytes) -> bytes:
     return receipt
 
 
-async def _retry(client: RpcClient, deadline: float, method: str, **params: object) -> Any:
+async def _retry(client: BatchCaller, deadline: float, method: str, **params: object) -> Any:
     """Call until it answers, as long as the error says that trying again can help."""
     while True:
         try:

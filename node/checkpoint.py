@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genesis.document import GenesisDocument
-from ledger.errors import InvalidInputError
+from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import FinalityProof, verify_finality
 from ledger.state import verify_state_proof
 from ledger.validator_set import ValidatorSet
@@ -38,12 +38,12 @@ class TrustPoint:
 
 
 def load_trust_point(path: Path) -> TrustPoint:
-    """Read a genesis file. Raises UsageError (missing, unreadable) or InvalidInputError."""
+    """Read a genesis file. Raises UsageError (missing, unreadable, no genesis file)."""
     data = read_small(path, "trust file", GENESIS_BYTES_MAX)
     try:
         state = GenesisDocument.parse(data).to_state()
     except InvalidInputError as error:
-        raise InvalidInputError(
+        raise UsageError(
             f"trust file {path} is not a genesis file: {error.message}",
             expected=error.expected,
             got=error.got,

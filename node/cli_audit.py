@@ -37,6 +37,7 @@ from node.cli_output import (
     ask_node,
     json_option,
     progress_bar,
+    read_option,
     rpc_option,
     show,
     show_steps,
@@ -132,6 +133,27 @@ def stream_create(
     show(as_json, answer, rows)
 
 
+@stream_group.command("show")
+@click.argument("stream")
+@rpc_option
+@json_option
+def stream_show(stream: str, rpc_url: str, as_json: bool) -> None:
+    """Who owns a stream, who may anchor in it, and how much was."""
+    read_option(decode_stream_text, stream)
+    answer = ask_node(rpc_url, lambda client: client.call("audit_stream", stream=stream))
+    accounts = [encode_account_id(bytes.fromhex(key)) for key in answer["submitters"]]
+    rows: list[tuple[str, object]] = [
+        ("stream", answer["stream"]),
+        ("owner", answer["owner"]),
+        ("may anchor", ", ".join(accounts) or "nobody"),
+        ("quota", f"{answer['quota_leaves_per_day']} leaves a day"),
+        ("anchored", f"{answer['leaves_total']} leaves in {answer['anchors_total']} batches"),
+        ("created", format_ms(answer["created_ms"])),
+        ("updated", f"{format_ms(answer['updated_ms'])} (change {answer['sequence']})"),
+    ]
+    show(as_json, answer, rows)
+
+
 @audit.command("anchor")
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="PATH...")
 @click.option("--stream", required=True, help="The stream to anchor in.")
@@ -165,7 +187,7 @@ def audit_anchor(
     PATH.zreceipt. The files themselves never leave this machine. With --trust, each receipt is
     checked before it is written."""
     began = time.monotonic()
-    decode_stream_text(stream)
+    read_option(decode_stream_text, stream)
     trust = None if trust_path is None else load_trust_point(trust_path)
     target_by_path = _receipt_paths(paths, receipt_folder)
     with progress_bar("hashing", sum(path.stat().st_size for path in paths), "bytes") as advance:
@@ -275,7 +297,7 @@ def audit_verify(
         trusted=trust.validators,
         chain_id=trust.chain_id,
         salt=_read_salt(salt),
-        stream=None if stream is None else decode_stream_text(stream),
+        stream=None if stream is None else read_option(decode_stream_text, stream),
         max_age_ms=None if max_age is None else int(max_age * 1000),
         now_ms=int(time.time() * 1000),
     )

@@ -16,9 +16,9 @@ import click
 
 from ledger.accounts import decode_account_id, encode_account_id
 from ledger.ed25519 import KeyPair
-from ledger.errors import DurabilityError, InvalidInputError, UsageError
+from ledger.errors import DurabilityError, UsageError
 from node.cli_node import ask_passphrase
-from node.cli_output import json_option, show
+from node.cli_output import json_option, read_option, show
 from node.files import sync_folder
 from node.keys import generate_key, is_encrypted, load_key, read_public_key, save_key
 
@@ -120,22 +120,19 @@ def read_account_text(text: str) -> bytes:
     """The public key (32 B) that TEXT means: z6Mk..., 64 hex digits, or a key file's path.
     Raises UsageError, InvalidInputError."""
     if text.startswith("z6Mk") and not os.path.exists(text):
-        return decode_account_id(text)
+        return read_option(decode_account_id, text)
     if len(text) == 64 and not os.path.exists(text):
         try:
             return bytes.fromhex(text)
         except ValueError as error:
-            raise InvalidInputError("account is malformed", expected="hex", got=text) from error
-    try:
-        return read_public_key(Path(text))
-    except UsageError as error:
-        if os.path.exists(text):
-            raise
+            raise UsageError("account is malformed", expected="64 hex digits", got=text) from error
+    if not os.path.exists(text):
         raise UsageError(
             "not an account",
             expected="z6Mk... (48 characters), 64 hex digits, or a key file",
-            got=text[:80],
-        ) from error
+            got=repr(text)[:80],
+        )
+    return read_public_key(Path(text))
 
 
 def ask_new_passphrase() -> str:

@@ -21,7 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from ledger.errors import InvalidInputError, ZynkError
+from ledger.errors import InvalidInputError, UsageError, ZynkError
 from node.event_loop import run
 from rpc.client import RpcClient
 
@@ -70,7 +70,7 @@ def show(as_json: bool, data: Mapping[str, Any], rows: Sequence[tuple[str, objec
         return
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        click.echo(click.style(f"{name:<{width}}", dim=True) + f"  {value}")
+        click.echo(click.style(f"{name:<{width}}", dim=True) + f"  {_printable(value)}")
 
 
 def show_table(
@@ -83,7 +83,7 @@ def show_table(
     if as_json:
         click.echo(json.dumps(data))
         return
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
     def line(row: Sequence[str]) -> str:
@@ -94,11 +94,19 @@ def show_table(
         click.echo(line(row))
 
 
+def _printable(value: object) -> str:
+    """Text without control characters: a memo or a node's answer must not drive the terminal."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def show_steps(steps: Sequence[tuple[bool, str]], *, err: bool = False) -> None:
     """One line a check: whether it held, and what it was."""
     for is_ok, text in steps:
         mark = click.style("ok    ", fg="green") if is_ok else click.style("FAILED", fg="red")
-        click.echo(f"{mark}  {text}", err=err)
+        click.echo(f"{mark}  {_printable(text)}", err=err)
 
 
 @contextmanager
@@ -133,6 +141,15 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine on uvloop."""
     sys.stdout.flush()
     return run(coroutine)
+
+
+def read_option(read: Callable[[str], T], text: str) -> T:
+    """`read(text)` for what a person typed: what is wrong with it is wrong usage. Raises
+    UsageError."""
+    try:
+        return read(text)
+    except InvalidInputError as error:
+        raise UsageError(error.message, expected=error.expected, got=error.got) from error
 
 
 def ask_node(url: str, work: Callable[[RpcClient], Awaitable[T]]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -302,7 +303,7 @@ def _read_tx(source: str) -> Tx:
     if source == "-":
         with click.open_file("-", "r") as file:
             text = file.read(4 * TX_BYTES_MAX).strip()
-    elif len(source) < 4096 and Path(source).is_file():
+    elif os.path.isfile(source):
         data = read_small(Path(source), "transaction file", 4 * TX_BYTES_MAX)
         try:
             text = data.decode("ascii").strip()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 from did import strict_json
 from did.control import Control, KeyList, compute_control_hash
@@ -23,10 +23,16 @@ from did.verify_history import compute_nullified, verify_history
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
 from node.checkpoint import TrustPoint
-from rpc.client import RpcClient
+from node.cli_output import read_option
 
 PAGE = 100
 TRIES_MAX = 3
+
+
+class Caller(Protocol):
+    """What is needed of an RPC client."""
+
+    async def call(self, method: str, **params: object) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +104,9 @@ class DidLog:
         )
 
 
-async def fetch_log(client: RpcClient, did: str, trust: TrustPoint | None) -> DidLog:
+async def fetch_log(client: Caller, did: str, trust: TrustPoint | None) -> DidLog:
     """Ask for the whole history. Raises InvalidInputError (nothing there, altered), RpcError."""
-    decode_did(did)
+    read_option(decode_did, did)
     for _ in range(TRIES_MAX):
         pages = await _fetch_pages(client, did)
         records = [_read_record(page, did, trust) for page in pages]
@@ -113,7 +119,7 @@ async def fetch_log(client: RpcClient, did: str, trust: TrustPoint | None) -> Di
     raise InvalidInputError("the DID changes while its history is read", retry=True)
 
 
-async def _fetch_pages(client: RpcClient, did: str) -> list[dict[str, Any]]:
+async def _fetch_pages(client: Caller, did: str) -> list[dict[str, Any]]:
     pages: list[dict[str, Any]] = []
     cursor: int | None = 0
     while cursor is not None:

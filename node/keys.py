@@ -114,6 +114,8 @@ def _read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise UsageError("no such key file", got=str(path)) from error
+    except OSError as error:
+        raise UsageError("key file can not be read", got=f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidInputError("not a key file", got=f"{path}: {error}") from error
     if not isinstance(document, dict) or document.get("version") != 1:

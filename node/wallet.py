@@ -21,7 +21,7 @@ class TxFailedError(ZynkError):
     """A tx is final and failed; `code` is the handler's word for why."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"tx failed: {code}", got=message, retry=False)
+        super().__init__(f"tx failed, {code}: {message}")
         self.code = code
 
 
