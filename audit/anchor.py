@@ -215,7 +215,10 @@ class AnchorHandler:
     """
 
     type = MESSAGE_TYPE
-    weight = 2
+
+    def weight_of(self, body: bytes) -> int:
+        """Four rows and a log entry."""
+        return 2
 
     def check(self, body: bytes) -> None:
         Anchor.decode(body)

@@ -234,7 +234,10 @@ class StreamHandler:
     """
 
     type = MESSAGE_TYPE
-    weight = 4
+
+    def weight_of(self, body: bytes) -> int:
+        """Signatures to check, and rows."""
+        return 4
 
     def __init__(self, authority: DidAuthority) -> None:
         self._authority = authority

@@ -94,7 +94,6 @@ class DidHandler:
     """The `TxHandler` of DID operations. Holds no state."""
 
     type = MESSAGE_TYPE
-    weight = WEIGHT_BASE + 1
 
     def check(self, body: bytes) -> None:
         """Raise InvalidInputError for a malformed operation or a bad signature."""

@@ -67,8 +67,9 @@ class TxHandler(Protocol):
     """One message type."""
 
     type: str
-    weight: int
-    """Cost in weight units (1 = a transfer); blocks have a weight limit."""
+
+    def weight_of(self, body: bytes) -> int:
+        """Cost of a checked body in weight units (1 = a transfer); blocks have a weight limit."""
 
     def check(self, body: bytes) -> None:
         """Raise InvalidInputError if the body can not be right in any state."""

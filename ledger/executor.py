@@ -114,7 +114,7 @@ class Executor:
                     got=message.type,
                 )
             handler.check(message.body)
-            weight += handler.weight
+            weight += handler.weight_of(message.body)
         return weight
 
     def execute(

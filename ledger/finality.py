@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ledger import codec
-from ledger.block import Header
+from ledger.block import PROTOCOL_VERSION, Header
 from ledger.certificate import Certificate, VoteKind, verify_certificate
 from ledger.errors import InvalidInputError
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
@@ -87,6 +87,12 @@ def verify_final_header(
 
     Raises InvalidInputError naming the first thing that is wrong.
     """
+    if header.protocol_version != PROTOCOL_VERSION:
+        raise InvalidInputError(
+            "header is of another protocol version",
+            expected=str(PROTOCOL_VERSION),
+            got=str(header.protocol_version),
+        )
     if header.chain_id != chain_id:
         raise InvalidInputError(
             "header is of another chain", expected=chain_id, got=header.chain_id

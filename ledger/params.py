@@ -42,7 +42,7 @@ class ChainParams:
     tx_valid_blocks_max: int = 20_000
     time_ahead_max_ms: int = 500
     dispute_window_ms: int = 72 * 3600 * 1000
-    did_ops_per_day_max: int = 100
+    did_ops_per_day_max: int = 32
     audit_leaves_max: int = 1024
 
     def __post_init__(self) -> None:

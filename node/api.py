@@ -289,7 +289,7 @@ class Api:
         return {
             "fee": str(self._chain.params.compute_fee_min(len(tx))),
             "weight": sum(
-                self._chain.executor.handlers[m.type].weight
+                self._chain.executor.handlers[m.type].weight_of(m.body)
                 for m in decoded.messages
                 if m.type in self._chain.executor.handlers
             ),

@@ -51,7 +51,9 @@ class ProbeHandler:
     """`test/probe`: body [verb, text]. Does one of everything a handler may do, then the verb."""
 
     type = "test/probe"
-    weight = 10
+
+    def weight_of(self, body: bytes) -> int:
+        return 10
 
     def check(self, body: bytes) -> None:
         verb, text = codec.read_array(codec.decode(body, bytes_max=1024), 2, "probe")

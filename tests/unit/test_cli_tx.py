@@ -10,14 +10,14 @@ from click.testing import CliRunner, Result
 
 from ledger.accounts import TransferBody, account_key, encode_account_id
 from ledger.errors import InvalidInputError, UsageError, ZynkError
-from ledger.params import PARAMS_KEY, ChainParams
+from ledger.params import PARAMS_KEY
 from ledger.tx import Message, Tx
 from node.checkpoint import TrustPoint, verify_row
 from node.cli_output import show, show_table
 from node.cli_tx import tx
 from rpc.api import proof_json
 from rpc.params import text_of_bytes
-from tests.vectors.did_world import NET, VALIDATORS, World, key
+from tests.vectors.did_world import NET, VALIDATORS, WORLD_PARAMS, World, key
 
 TRUST = TrustPoint(chain_id=NET, validators=VALIDATORS, source="the test")
 
@@ -98,7 +98,7 @@ def test_a_row_and_its_absence_are_proven() -> None:
     assert verify_row(TRUST, prove(world, row_key), row_key)[0] is None
     shown = prove(world, PARAMS_KEY)
     row, steps = verify_row(TRUST, shown, PARAMS_KEY)
-    assert row == ChainParams().encode()
+    assert row == WORLD_PARAMS.encode()
     assert len(steps) == 2
     with pytest.raises(InvalidInputError):
         verify_row(TRUST, shown, row_key)

@@ -21,7 +21,7 @@ def test_parameters_round_trip() -> None:
 
 
 def test_the_bytes_of_the_defaults_are_frozen() -> None:
-    assert DEFAULT.encode().hex() == "9a6401ce00100000cd2000cd0800cd4e20cd01f4ce0f73140064cd0400"
+    assert DEFAULT.encode().hex() == "9a6401ce00100000cd2000cd0800cd4e20cd01f4ce0f73140020cd0400"
 
 
 def test_a_full_block_with_the_largest_certificate_fits_the_wire() -> None:

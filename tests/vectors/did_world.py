@@ -22,6 +22,7 @@ from ledger.store import Batch, MemoryStore
 from ledger.validator_set import Validator, ValidatorSet
 
 NET = "zynk-test"
+WORLD_PARAMS = ChainParams(did_ops_per_day_max=100)  # frozen in the vectors, whatever the default
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 EXP = 10**6
 
@@ -139,7 +140,7 @@ class World:
         self.events: list[Event] = []
         self.height = 0
         self.time_ms = START_MS
-        self._commit({PARAMS_KEY: (params or ChainParams()).encode()}, 1000)
+        self._commit({PARAMS_KEY: (params or WORLD_PARAMS).encode()}, 1000)
 
     def block(self, bodies: Sequence[bytes], *, step_ms: int = 1000) -> list[str]:
         """Execute a block; returns "ok" or the failure code of each body."""
