@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from audit.answers import stream_json
+from audit.leaf import decode_stream_text
+from audit.stream import read_stream
 from did import resolver
 from did.operation import decode_operation
 from ledger import merkle
@@ -28,7 +31,7 @@ from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
-from rpc.errors import history_pruned, mempool_full, not_found, tx_refused
+from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
 from rpc.metrics import MetricValue
 from rpc.params import text_of_bytes
 from rpc.results import API_VERSION
@@ -60,6 +63,8 @@ class Api:
             reasons.append(f"syncing: height {progress.height} of {progress.target_height}")
         if not node.link.peers() and len(self._chain.validators) > 1:
             reasons.append("no peers")
+        if self._chain.height == 0:
+            reasons.append("the chain has no block yet")
         silent_s = node.quorum_silent_s()
         if silent_s > 0:
             reasons.append(f"no finality for {silent_s:.0f} s: more than 1/3 of the stake is away")
@@ -185,7 +190,7 @@ class Api:
 
     async def chain_validators(self, height: int | None) -> JsonObject:
         if self._chain.height == 0:
-            raise not_found("block", reason="chain/no-block-yet")
+            raise not_ready("the chain has no block yet", reason="chain/no-block-yet")
         header, certificate = self._header_and_certificate(height)
         validators = self._chain.validators_at(header.height)
         return {
@@ -320,6 +325,12 @@ class Api:
 
     # --- the audit log ---
 
+    async def audit_stream(self, stream: str) -> JsonObject:
+        stream_id, view = decode_stream_text(stream), self._view(None)
+        if read_stream(view, stream_id) is None:
+            raise not_found("stream", got=stream)
+        return stream_json(view, stream_id)
+
     async def audit_submit(
         self, stream: str, leaves: Sequence[bytes], request_id: str | None
     ) -> JsonObject:
@@ -396,6 +407,8 @@ class Api:
     # --- shared ---
 
     def _header_and_certificate(self, block: BlockRef) -> tuple[Header, Certificate]:
+        if self._chain.height == 0:
+            raise not_ready("the chain has no block yet", reason="chain/no-block-yet")
         height = self._chain.height if block is None else block
         if isinstance(height, bytes):
             found = self._chain.height_of(height)
@@ -408,7 +421,7 @@ class Api:
 
     def _view(self, height: int | None) -> ProvenView:
         if self._chain.height == 0:
-            raise not_found("block", reason="chain/no-block-yet")
+            raise not_ready("the chain has no block yet", reason="chain/no-block-yet")
         if height is None or height == self._chain.height:
             return self._chain.view()
         if height > self._chain.height:

@@ -32,8 +32,12 @@ class RpcSettings:
 
     host: str = "127.0.0.1"
     port: int = 26657
-    faucet: bool = False
-    """Sponsor DID operations and fund accounts from keys/faucet.json (devnets only)."""
+    origins_allowed: tuple[str, ...] = ()
+    """Web origins that may POST and open WebSockets."""
+    calls_per_s_per_ip_max: int = 0
+    """0: no limit."""
+    connections_max: int = 1024
+    body_bytes_max: int = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,9 +109,7 @@ class Node:
             on_failure=self.driver.stop,
         )
         self.api = Api(self)
-        self.rpc = RpcServer(
-            self.api, RpcConfig(host=self.config.rpc.host, port=self.config.rpc.port)
-        )
+        self.rpc = RpcServer(self.api, self._rpc_config())
         self.txpool.start()
         await self.link.start()
         self.link.set_height(self.chain.height)
@@ -246,6 +244,17 @@ class Node:
             home=home,
             peers=self.config.p2p.peers,
             validators=tuple(addr.rsplit("/", 1)[-1] for addr in self.config.p2p.peers),
+        )
+
+    def _rpc_config(self) -> RpcConfig:
+        settings = self.config.rpc
+        return RpcConfig(
+            host=settings.host,
+            port=settings.port,
+            origins_allowed=settings.origins_allowed,
+            calls_per_s_per_ip_max=settings.calls_per_s_per_ip_max,
+            connections_max=settings.connections_max,
+            body_bytes_max=settings.body_bytes_max,
         )
 
     def _mempool_limits(self) -> MempoolLimits:

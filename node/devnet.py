@@ -107,7 +107,7 @@ class Devnet:
             return NodeConfig(
                 home=home,
                 moniker=f"validator-{index}",
-                rpc=RpcSettings(port=ports[2 * index + 1], faucet=True),
+                rpc=RpcSettings(port=ports[2 * index + 1]),
                 p2p=P2PSettings(port=ports[2 * index], peers=peers),
                 consensus=consensus or ConsensusSettings(),
             )

@@ -320,6 +320,25 @@ _LEAF_PARAM = Param(
 )
 _AUDIT = (
     Method(
+        name="audit_stream",
+        summary="A stream: its owner, who may anchor in it, and how much was.",
+        bind=lambda api: api.audit_stream,
+        params=(Param(name="stream", kind=text(256), description="The stream.", required=True),),
+        result=record(
+            stream=TEXT,
+            owner=TEXT,
+            sequence=COUNT,
+            submitters=array(HEX),
+            quota_leaves_per_day=COUNT,
+            description_hash=HEX,
+            created_ms=COUNT,
+            updated_ms=COUNT,
+            leaves_total=COUNT,
+            anchors_total=COUNT,
+        ),
+        errors=(RpcCode.NOT_FOUND,),
+    ),
+    Method(
         name="audit_submit",
         summary="Submit hashes to a stream; answered once they are durable here, not yet anchored.",
         bind=lambda api: api.audit_submit,

@@ -173,6 +173,20 @@ class FakeNodeApi:
         found = [{"leaf": hashlib.sha256(b).hexdigest(), "status": "accepted"} for b in leaves]
         return {"stream": stream, "leaves": found}
 
+    async def audit_stream(self, stream: str) -> JsonObject:
+        return {
+            "stream": stream,
+            "owner": "did:zynk:z",
+            "sequence": 0,
+            "submitters": [H],
+            "quota_leaves_per_day": 5,
+            "description_hash": H,
+            "created_ms": 1,
+            "updated_ms": 1,
+            "leaves_total": 2,
+            "anchors_total": 1,
+        }
+
     async def audit_status(self, leaves: Sequence[bytes]) -> JsonObject:
         return {"leaves": [{"leaf": leaf.hex(), "status": "unknown"} for leaf in leaves]}
 
