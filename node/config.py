@@ -54,8 +54,8 @@ class ConsensusSettings:
     """Local timing, milliseconds; never hashed."""
 
     view_timeout_base_ms: int = 1000
-    view_timeout_min_ms: int = 300
-    view_timeout_max_ms: int = 20_000
+    view_timeout_min_ms: int = 500
+    view_timeout_max_ms: int = 10_000
     retry_ms: int = 250
     block_interval_min_ms: int = 20
     heartbeat_ms: int = 10_000

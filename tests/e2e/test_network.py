@@ -15,8 +15,11 @@ import pytest
 
 from node import config as cfg
 from node.daemon import STORE_FOLDER
+from node.guard import GuardFile
+from node.keys import load_key
 from rpc.client import RpcClient
 from tests.e2e.network import Load, running_devnet
+from tests.e2e.observer import Observer
 
 pytestmark = pytest.mark.e2e
 
@@ -100,21 +103,36 @@ def test_without_quorum_nothing_is_final_and_reads_go_on() -> None:
 
 def test_a_node_that_lost_its_store_resyncs_and_signs_nothing_at_or_below_its_guard() -> None:
     async def run() -> None:
-        async with running_devnet() as devnet:
+        async with (
+            running_devnet() as devnet,
+            Observer(devnet, devnet.folder / "observer") as observer,
+        ):
             load = Load(devnet, nodes=[0, 1, 2])
             await load.start()
             await asyncio.sleep(2)
-            devnet.kill(3)
             home = devnet.nodes[3].home
+            key = load_key(home / cfg.VALIDATOR_KEY_FILE).public_key
+            devnet.kill(3)
+            await asyncio.sleep(0.5)  # what it sent before it died arrives
             shutil.rmtree(home / cfg.DATA_FOLDER / STORE_FOLDER)
-            guard_before = (home / cfg.GUARD_FILE).read_bytes()
+            with GuardFile.open(home / cfg.GUARD_FILE, devnet.chain_id, key) as guard:
+                highest = guard.highest()
+            before = set(observer.statements[key])
+            assert before
+            assert max(before) <= highest, "a vote was sent that the guard does not hold"
             target = int((await devnet.status(0))["height"])
             await devnet.start([3])
-            await devnet.wait_height(target, [3])
+            await devnet.wait_height(target + 10, [3])
+            for _ in range(100):
+                signed = set(observer.statements[key]) - before
+                if signed:
+                    break
+                await asyncio.sleep(0.1)
+            assert signed, "it votes again, above its guard"
+            assert min(signed) > highest
+            assert observer.conflicts == []
             await load.stop()
-            log = (home / "node.log").read_text()
-            assert "older than the sign guard" in log
-            assert len(guard_before) > 0
+            assert "older than the sign guard" in (home / "node.log").read_text()
 
     asyncio.run(run())
 
@@ -133,6 +151,11 @@ def test_a_node_without_a_whole_guard_follows_but_does_not_vote(damage: str) -> 
             await load.start()
             await devnet.start([3])
             await devnet.wait_height(int((await devnet.status(0))["height"]), [3])
+            key = bytes.fromhex((await devnet.status(3))["validator"]["public_key"])
+            async with Observer(devnet, devnet.folder / "observer") as observer:
+                await asyncio.sleep(3)
+                assert observer.count > 20, "the others vote"
+                assert not observer.statements[key]
             status = await devnet.status(3)
             assert not status["validator"]["voting"]
             assert "guard" in status["validator"]["reason"]
