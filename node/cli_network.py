@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from genesis.document import GenesisDocument
 from ledger.accounts import encode_account_id
+from ledger.errors import ZynkError
 from node.cli_output import console, json_option, run_async, show
 from node.demo import Demo, DemoReport
 from node.devnet import Devnet
@@ -117,24 +119,33 @@ async def _run_demo(
                 work.cancel()
                 raise click.Abort
             stopped.cancel()
-            report = work.result()
+            try:
+                report = work.result()
+            except ZynkError:
+                console.print(f"homes and logs stay in {network.folder}")
+                raise
         report.data["start_s"] = round(start_s, 2)
         if as_json:
             click.echo(json.dumps({**report.data, **_network_json(network)}))
         else:
-            _print_report(network, report, path)
+            _print_report(network, report)
         if not exit_after:
+            if not as_json:
+                _print_next(network, report, path)
             console.print("\nThe network keeps running; Ctrl-C stops every process.")
             await stop.wait()
     finally:
         codes = await network.stop()
     if exit_after and any(codes):
         raise click.ClickException(f"a validator did not stop cleanly: exit codes {codes}")
-    if exit_after and not as_json:
-        console.print("\nAll steps held; the network is stopped.")
+    if exit_after:
+        if folder is None:
+            network.remove()
+        if not as_json:
+            console.print("\nAll steps held; the network is stopped.")
 
 
-def _print_report(network: Devnet, report: DemoReport, path: Path) -> None:
+def _print_report(network: Devnet, report: DemoReport) -> None:
     table = Table("step", "what was seen", "ms", box=None, pad_edge=False, header_style="dim")
     table.columns[1].overflow = "fold"
     for name, seen, took_ms in report.steps:
@@ -142,15 +153,19 @@ def _print_report(network: Devnet, report: DemoReport, path: Path) -> None:
     console.print(table)
     console.print()
     _print_nodes(network)
+
+
+def _print_next(network: Devnet, report: DemoReport, path: Path) -> None:
     url, home = network.nodes[0].url, network.nodes[0].home
-    console.print("\nTry next:")
+    zynk = sys.argv[0] if Path(sys.argv[0]).name == "zynk" else "zynk"
+    console.print("\nTry next, in another terminal:")
     for line in (
-        f"zynk status --rpc {url}",
-        f"zynk did resolve {report.data['did']} --rpc {url} > answer.json",
-        f"zynk did verify answer.json --trust {home / 'genesis.json'}",
-        f"zynk audit verify {path} --receipt {report.data['receipt']}"
+        f"{zynk} status --rpc {url}",
+        f"{zynk} did resolve {report.data['did']} --rpc {url} > answer.json",
+        f"{zynk} did verify answer.json --trust {home / 'genesis.json'}",
+        f"{zynk} audit verify {path} --receipt {report.data['receipt']}"
         f" --trust {home / 'genesis.json'}",
-        f"zynk bench finality --rpc {url} --key {home / 'keys/faucet.json'}",
+        f"{zynk} bench finality --rpc {url} --key {home / 'keys/faucet.json'}",
     ):
         console.print(f"  {line}")
 
