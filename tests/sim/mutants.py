@@ -122,6 +122,7 @@ def _against(
             mutate(plan),
             powers=(1, 1, 1, 1),
             byzantine={plan.seed % 4: adversary},
+            rotates=False,  # one of three would be a third of the power
             followers=0,
             chaos_ms=700,
             crash_per_step=crash,
