@@ -6,7 +6,6 @@ writes except through the txpool and the anchoring pipeline.
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from audit.answers import stream_json
 from audit.leaf import decode_stream_text
 from audit.stream import read_stream
+from did import handler as did_handler
 from did import resolver
 from did.operation import decode_operation
 from ledger import merkle
@@ -78,6 +78,7 @@ class Api:
             "consensus_view": node.driver.core.view,
             "consensus_nullified_views_total": node.driver.nullified_views_total,
             "consensus_evidence_total": node.driver.evidence_total,
+            "consensus_step_failures_total": node.driver.failures_total,
             "consensus_validators": len(self._chain.validators),
             "consensus_voting": int(not node.why_not_voting()),
             "mempool_txs": len(node.txpool.mempool),
@@ -241,23 +242,14 @@ class Api:
         ]
         if wait != "finalized":
             return answers
-        ids = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)}
-        for i, location in (await self._wait_final(ids, timeout_ms)).items():
-            answers[i] = self._final_json(ids[i], *location)
-        return answers
-
-    async def _wait_final(
-        self, ids: Mapping[int, bytes], timeout_ms: int
-    ) -> dict[int, tuple[int, int]]:
-        pool = self._node.txpool
-        waiters = {i: pool.wait_final(tx_id) for i, tx_id in ids.items()}
-        if waiters:
-            await asyncio.wait(waiters.values(), timeout=timeout_ms / 1000)
-        return {
-            i: waiter.result()
-            for i, waiter in waiters.items()
-            if waiter.done() and not waiter.cancelled()
-        }
+        ids = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
+        final = await self._node.txpool.wait_final(ids, timeout_ms / 1000)
+        return [
+            self._final_json(outcome, *final[outcome])
+            if isinstance(outcome, bytes) and outcome in final
+            else answer
+            for outcome, answer in zip(outcomes, answers, strict=True)
+        ]
 
     def _final_json(self, tx_id: bytes, height: int, index: int) -> dict[str, object]:
         result = self._chain.results(height)[index]
@@ -313,9 +305,8 @@ class Api:
         return resolver.resolve(self._view(None), did)
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
-        answer = dict(await self.tx_submit(tx, wait, timeout_ms))
         did = _did_of(Tx.decode(tx))
-        return answer if did is None else {**answer, "did": did}
+        return {**await self.tx_submit(tx, wait, timeout_ms), "did": did}
 
     async def did_history(self, did: str, cursor: int, limit: int) -> JsonObject:
         return resolver.history(self._view(None), did, cursor, limit)
@@ -492,8 +483,12 @@ def _validators_json(validators: ValidatorSet) -> dict[str, Any]:
     }
 
 
-def _did_of(tx: Tx) -> str | None:
+def _did_of(tx: Tx) -> str:
     for message in tx.messages:
-        if message.type == "did/op":
+        if message.type == did_handler.MESSAGE_TYPE:
             return decode_operation(message.body).did_text
-    return None
+    raise InvalidInputError(
+        "tx carries no DID operation",
+        expected=f"a message of type {did_handler.MESSAGE_TYPE} (else use tx_submit)",
+        got=", ".join(message.type for message in tx.messages),
+    )

@@ -267,8 +267,13 @@ class Node:
 
     def _on_commit(self, commit: Commit) -> None:
         self._committed_at = time.monotonic()
-        self.txpool.on_commit(commit)
-        self.anchoring.on_commit(commit)
+        for follow in (self.txpool.on_commit, self.anchoring.on_commit, self._publish):
+            try:
+                follow(commit)
+            except Exception:  # the height is final; whoever follows it must not hold it up
+                log.exception("a follower of the chain failed", height=commit.height)
+
+    def _publish(self, commit: Commit) -> None:
         self.rpc.publish_block(
             BlockEvent(
                 height=commit.height,

@@ -61,6 +61,7 @@ class ConsensusDriver:
         self.stop_reason: str | None = None
         self.nullified_views_total = 0
         self.evidence_total = 0
+        self.failures_total = 0
         self._chain = chain
         self._key = key
         self._guard = guard
@@ -141,15 +142,24 @@ class ConsensusDriver:
         self._is_stepping = True
         try:
             while self._inputs:
-                now_ms = int(self._loop.time() * 1000)
-                for effect in self.core.step(now_ms, self._inputs.popleft()):
-                    self._perform(effect)
+                self._step(self._inputs.popleft())
+        finally:
+            self._is_stepping = False
+
+    def _step(self, event: inputs.Input) -> None:
+        """One step. Whatever goes wrong, the rest of its effects do not happen."""
+        try:
+            for effect in self.core.step(int(self._loop.time() * 1000), event):
+                self._perform(effect)
         except _StoppedError:
             pass
         except DurabilityError as error:
             self.stop(f"a write failed: {error}")
-        finally:
-            self._is_stepping = False
+        except Exception:
+            # A bug of ours, perhaps met on purpose by a peer: the guard keeps us from signing
+            # twice whatever state this leaves, so losing one step is safer than stopping.
+            self.failures_total += 1
+            log.exception("a consensus step failed", input=type(event).__name__)
 
     def stop(self, reason: str) -> None:
         """Stop for good; the node goes on serving reads."""

@@ -128,6 +128,9 @@ class BlockSync:
                 log.warning("no answer to a range request", peer=peer)
                 self._tips.pop(peer, None)
                 await asyncio.sleep(RETRY_PAUSE_S)
+            except Exception:  # a bug of ours: say so, and let consensus go on
+                log.exception("block sync failed", peer=peer)
+                self._tips.pop(peer, None)
             elapsed = max(self._loop.time() - began, 1e-3)
             self._rate = (self._chain.height - height_began) / elapsed
             if self._loop.time() - logged > LOG_INTERVAL_S:

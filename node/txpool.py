@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
@@ -32,6 +32,7 @@ OFFER_IDS_MAX = 2048
 INBOX_BYTES_MAX = 8 * 1024 * 1024
 ADMIT_BATCH_TXS = 256
 WAITERS_MAX = 20_000
+RESTART_PAUSE_S = 0.5
 
 log = structlog.get_logger("tx")
 
@@ -66,15 +67,15 @@ class TxPool:
         self._inbox_bytes = 0
         self._inbox_filled = asyncio.Event()
         self._first_seen: dict[bytes, float] = {}
-        self._waiters: dict[bytes, asyncio.Future[tuple[int, int]]] = {}
+        self._waiters: dict[bytes, tuple[asyncio.Future[tuple[int, int]], int]] = {}
         self._offer_turn = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(self._admit_from_inbox(), name="tx-inbox"),
-            asyncio.create_task(self._offer_old_txs(), name="tx-offers"),
+            asyncio.create_task(keep_going(self._admit_from_inbox), name="tx-inbox"),
+            asyncio.create_task(keep_going(self._offer_old_txs), name="tx-offers"),
         ]
 
     async def stop(self) -> None:
@@ -83,7 +84,7 @@ class TxPool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for waiter in self._waiters.values():
+        for waiter, _ in self._waiters.values():
             waiter.cancel()
 
     # --- admission ---
@@ -145,8 +146,9 @@ class TxPool:
         admission = self.mempool.add(
             tx, account_nonce=account.nonce, account_balance=account.balance
         )
-        if admission.replaced_id is not None:
-            self._first_seen.pop(admission.replaced_id, None)
+        for gone in (admission.replaced_id, *admission.evicted_ids):
+            if gone is not None:
+                self._first_seen.pop(gone, None)
         self._first_seen[tx.id] = now
         return True
 
@@ -261,26 +263,47 @@ class TxPool:
 
     # --- finality ---
 
-    def wait_final(self, tx_id: bytes) -> asyncio.Future[tuple[int, int]]:
-        """Resolves to (height, index in the block) once a block with the tx is final here.
-        Raises InvalidInputError (retry) when too many wait already."""
-        location = self._chain.tx_location(tx_id)
-        waiter = self._waiters.get(tx_id)
-        if waiter is None or waiter.cancelled():
-            waiter = self._loop.create_future()
-            if location is not None:
-                waiter.set_result(location)
-            elif len(self._waiters) >= WAITERS_MAX:
+    async def wait_final(
+        self, tx_ids: Iterable[bytes], timeout_s: float
+    ) -> dict[bytes, tuple[int, int]]:
+        """(height, index in the block) of each tx that is final here within `timeout_s`; the
+        others are left out. Raises InvalidInputError (retry) when too many are waited for."""
+        wanted = list(dict.fromkeys(tx_ids))
+        waiters = {tx_id: self._waiter(tx_id) for tx_id in wanted}
+        try:
+            if waiters:
+                await asyncio.wait(waiters.values(), timeout=timeout_s)
+            return {
+                tx_id: waiter.result()
+                for tx_id, waiter in waiters.items()
+                if waiter.done() and not waiter.cancelled()
+            }
+        finally:
+            for tx_id in wanted:
+                self._release(tx_id)
+
+    def _waiter(self, tx_id: bytes) -> asyncio.Future[tuple[int, int]]:
+        future, count = self._waiters.get(tx_id, (None, 0))
+        if future is None:
+            if len(self._waiters) >= WAITERS_MAX:
                 raise InvalidInputError(
                     "too many txs are waited for", expected=f"<= {WAITERS_MAX}", retry=True
                 )
-            else:
-                self._waiters[tx_id] = waiter
-        return waiter
+            future = self._loop.create_future()
+            location = self._chain.tx_location(tx_id)
+            if location is not None:
+                future.set_result(location)
+        self._waiters[tx_id] = (future, count + 1)
+        return future
 
-    def forget_waiter(self, tx_id: bytes) -> None:
-        """Nobody waits for it any more."""
-        self._waiters.pop(tx_id, None)
+    def _release(self, tx_id: bytes) -> None:
+        future, count = self._waiters.get(tx_id, (None, 0))
+        if future is None:
+            return
+        if count > 1:
+            self._waiters[tx_id] = (future, count - 1)
+        else:
+            del self._waiters[tx_id]
 
     def on_commit(self, commit: Commit) -> None:
         """Drop what is final, wake who waits."""
@@ -289,9 +312,19 @@ class TxPool:
         for tx_id in (*ids, *dropped):
             self._first_seen.pop(tx_id, None)
         for index, tx_id in enumerate(ids):
-            waiter = self._waiters.pop(tx_id, None)
+            waiter, _ = self._waiters.get(tx_id, (None, 0))
             if waiter is not None and not waiter.done():
                 waiter.set_result((commit.height, index))
+
+
+async def keep_going(work: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop that must never end: an unexpected error is logged, and it starts again."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("a background loop failed; it goes on")
+            await asyncio.sleep(RESTART_PAUSE_S)
 
 
 def _batches(txs: Sequence[bytes]) -> list[list[bytes]]:
