@@ -269,6 +269,12 @@ class Core:
                 voting.accept_certificate(c, certificate, is_durable=True)
                 voting.count_votes_of(c, certificate)
         own = [x for x in recovered.guard if x.height == s.height]
+        for statement in voting.own_statements_of(c, recovered.certificates):
+            # A crash between the two writes of a `Persist`: the certificate is durable with a vote
+            # of ours inside, the guard record is not. Others may see that vote, so it binds us.
+            if statement not in own:
+                own.append(statement)
+                c.out.persist_statement(statement)
         for statement in own:
             s.own.add(statement)
         s.view = max(

@@ -6,6 +6,8 @@ Whatever this node signs goes through `sign_statement`, which puts the guard rec
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from consensus.context import Context
 from consensus.effects import Broadcast, FoundEvidence
 from consensus.inputs import Verdict
@@ -114,6 +116,23 @@ def count_votes_of(c: Context, certificate: Certificate) -> None:
             validators[index].public_key,
             signature,
         )
+
+
+def own_statements_of(c: Context, certificates: Iterable[Certificate]) -> list[Statement]:
+    """What this validator said inside certificates of the height in work, above the floor."""
+    index = None if c.key is None else c.s.validators.index_by_key.get(c.key)
+    return [
+        Statement(
+            kind=StatementKind(int(certificate.kind)),
+            height=certificate.height,
+            view=certificate.view,
+            block_hash=certificate.block_hash,
+        )
+        for certificate in certificates
+        if certificate.height == c.s.height
+        and (certificate.height, certificate.view) > c.floor
+        and index in certificate.signer_indexes(c.s.validators)
+    ]
 
 
 def accept_certificate(c: Context, certificate: Certificate, *, is_durable: bool) -> None:

@@ -24,6 +24,16 @@ FIXED_PER_BATCH = 600 if IS_SOAK else 50
 FRESH_PER_BATCH = 150 if IS_SOAK else 13
 
 
+ONCE_BROKEN = (7740, 9531, 9608, 16844, 641036889876)
+"""An honest validator was framed: a crash between the two writes of a `Persist` kept a certificate
+with its vote inside and lost the guard record."""
+
+
+@pytest.mark.parametrize("seed", ONCE_BROKEN)
+def test_schedules_that_once_broke_an_invariant_hold(seed: int) -> None:
+    run_seeds(range(seed, seed + 1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", range(BATCH_COUNT))
 def test_no_fork_no_framing_no_standstill_in_fixed_schedules(batch: int) -> None:

@@ -365,6 +365,24 @@ def test_after_a_crash_a_nullified_view_stays_nullified() -> None:
     assert own_votes(notarized(core, BLOCK), VoteKind.FINALIZE) == []
 
 
+def test_a_vote_of_ours_inside_a_stored_certificate_binds_us_after_a_crash() -> None:
+    """The crash came after the certificate was synced and before the guard record was."""
+    block = make_block()
+    signers = {
+        k: vote(VoteKind.NOTARIZE, k, 1, block.hash).signature for k in KEYS if k != LEADER_2
+    }
+    stored = Certificate.of(VoteKind.NOTARIZE, 9, 1, block.hash, signers, SET)
+    core = new_core()
+    effects = core.step(0, start(Recovered(certificates=(stored,))))
+    persist = next(effect for effect in effects if isinstance(effect, Persist))
+    own = Statement(kind=StatementKind.NOTARIZE, height=9, view=1, block_hash=block.hash)
+    assert own in persist.guard
+    other = make_block(salt=b"another")
+    effects = receive(core, propose(other))
+    effects += core.step(20, BlockJudged(block_hash=other.hash, verdict=Verdict.VALID))
+    assert not own_votes(effects, VoteKind.NOTARIZE)
+
+
 def test_nothing_is_signed_at_or_below_the_floor() -> None:
     core = started(floor=(9, 1))
     status = core.status()
