@@ -45,6 +45,11 @@ class ProposalExchange:
         self._own: OrderedDict[bytes, Block] = OrderedDict()
         self._pending: OrderedDict[tuple[str, bytes], _Pending] = OrderedDict()
 
+    @property
+    def pending_count(self) -> int:
+        """Proposals that wait for txs."""
+        return len(self._pending)
+
     def remember(self, block: Block) -> None:
         """Keep a block that we proposed, to serve its txs."""
         self._own[block.hash] = block

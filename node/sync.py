@@ -59,7 +59,7 @@ class BlockSync:
         on_failure: Callable[[str], None],
     ) -> None:
         self._chain = chain
-        self._txpool = txpool
+        self.txpool = txpool
         self._link = link
         self._on_commit = on_commit
         self._on_caught_up = on_caught_up
@@ -178,7 +178,7 @@ class BlockSync:
             verify_final_header(
                 block.header, certificate, self._chain.validators, self._chain.chain_id
             )
-            txs = await self._txpool.verified_txs(block.txs)
+            txs = await self.txpool.verified_txs(block.txs)
             if block.height != self._chain.height + 1:
                 continue
             self._chain.judge(block, txs, now_ms=None)

@@ -64,7 +64,7 @@ class TxPool:
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
         self._inbox: deque[tuple[str, bytes]] = deque()
-        self._inbox_bytes = 0
+        self.inbox_bytes = 0
         self._inbox_filled = asyncio.Event()
         self._first_seen: dict[bytes, float] = {}
         self._waiters: dict[bytes, tuple[asyncio.Future[tuple[int, int]], int]] = {}
@@ -86,6 +86,11 @@ class TxPool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for waiter, _ in self._waiters.values():
             waiter.cancel()
+
+    @property
+    def waiting(self) -> int:
+        """How many txs somebody waits for."""
+        return len(self._waiters)
 
     # --- admission ---
 
@@ -156,10 +161,10 @@ class TxPool:
 
     def on_gossip(self, peer: str, payload: bytes) -> None:
         """A tx batch from the network: bounded, admitted by the inbox task."""
-        if self._inbox_bytes + len(payload) > INBOX_BYTES_MAX:
+        if self.inbox_bytes + len(payload) > INBOX_BYTES_MAX:
             return  # pull repair brings it again when there is room
         self._inbox.append((peer, payload))
-        self._inbox_bytes += len(payload)
+        self.inbox_bytes += len(payload)
         self._inbox_filled.set()
 
     def on_message(self, peer: str, payload: bytes) -> None:
@@ -184,7 +189,7 @@ class TxPool:
             encoded: list[bytes] = []
             while self._inbox and len(encoded) < ADMIT_BATCH_TXS:
                 peer, payload = self._inbox.popleft()
-                self._inbox_bytes -= len(payload)
+                self.inbox_bytes -= len(payload)
                 try:
                     if payload[:1] != bytes([wire.TAG_TXS]):
                         raise InvalidInputError("gossip is not a tx batch")
