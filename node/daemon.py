@@ -214,7 +214,8 @@ class Node:
                 view_timeout_min_ms=settings.view_timeout_min_ms,
                 view_timeout_max_ms=settings.view_timeout_max_ms,
                 retry_ms=settings.retry_ms,
-                block_interval_min_ms=settings.block_interval_min_ms,
+                # a validator alone would never yield to the loop at 0
+                block_interval_min_ms=max(1, settings.block_interval_min_ms),
                 heartbeat_ms=settings.heartbeat_ms,
             ),
         )
