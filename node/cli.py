@@ -7,6 +7,7 @@ Every command takes `--json`: one JSON object on the last line of standard outpu
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -47,6 +48,8 @@ cli.add_command(cli_bench.bench)
 
 def main() -> None:
     """Entry point: errors become one clear line and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a command that keeps running shows its lines
     try:
         result = cli.main(standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
