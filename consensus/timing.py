@@ -13,9 +13,9 @@ class Timing:
 
     view_timeout_base_ms      the first base; adapted after each height (rule 18)
     view_timeout_min_ms       floor of the base. Measured one-way delays are 10 ms (p50) and 34 ms
-                              beside heavy load; 500 ms leaves room for a 2 MB block, its execution
+                              beside heavy load; 600 ms leaves room for a 2 MB block, its execution
                               and a slow fsync, so that load alone never nullifies a view, and two
-                              dead leaders in a row (0.5 + 1 s) still stay under 2 s
+                              dead leaders in a row (0.6 + 1.2 s) still stay under 2 s
     view_timeout_max_ms       ceiling of one view's timeout
     retry_ms                  first interval of sending again; doubles within a view up to 4x
     block_interval_min_ms     parent's finality to the next proposal. 20 ms is well below the three
@@ -27,7 +27,7 @@ class Timing:
     """
 
     view_timeout_base_ms: int = 1000
-    view_timeout_min_ms: int = 500
+    view_timeout_min_ms: int = 600
     view_timeout_max_ms: int = 10_000
     retry_ms: int = 250
     block_interval_min_ms: int = 20

@@ -54,7 +54,7 @@ class ConsensusSettings:
     """Local timing, milliseconds; never hashed."""
 
     view_timeout_base_ms: int = 1000
-    view_timeout_min_ms: int = 500
+    view_timeout_min_ms: int = 600
     view_timeout_max_ms: int = 10_000
     retry_ms: int = 250
     block_interval_min_ms: int = 20
