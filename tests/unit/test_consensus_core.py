@@ -465,7 +465,7 @@ def test_votes_too_far_ahead_are_dropped_and_certificates_are_not() -> None:
 def test_the_timeout_base_follows_what_heights_take() -> None:
     timing = Timing()
     assert timing.next_base_ms(1000, 10) == 750
-    assert timing.next_base_ms(500, 10) == 500
+    assert timing.next_base_ms(700, 10) == timing.view_timeout_min_ms == 600
     assert timing.next_base_ms(500, 2000) == 3000
     assert timing.next_base_ms(500, 60_000) == timing.view_timeout_max_ms
     assert [timing.view_timeout_ms(500, v) for v in (1, 2, 3, 40)] == [500, 1000, 2000, 10_000]
