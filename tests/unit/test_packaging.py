@@ -1,0 +1,38 @@
+"""What gets installed: the listed packages, all of them, nothing else, and nobody else's names."""
+
+from __future__ import annotations
+
+import configparser
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+NOT_INSTALLED = {"tests", "bench"}
+
+
+def listed_packages() -> list[str]:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config["options"]["packages"].split()
+
+
+def test_every_package_of_the_project_is_listed_and_tests_are_not() -> None:
+    found = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for top in ROOT.iterdir()
+        if top.is_dir() and not top.name.startswith(".") and top.name not in NOT_INSTALLED
+        for path in top.rglob("__init__.py")
+    }
+    assert found == set(listed_packages())
+
+
+def test_each_top_level_name_has_one_owner() -> None:
+    owners = packages_distributions()
+    for name in listed_packages():
+        if "." not in name:
+            assert set(owners.get(name, [])) == {"zynk-node"}, name
+
+
+def test_the_build_file_stays_three_lines() -> None:
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) == 3
