@@ -21,7 +21,7 @@ from ledger.errors import InvalidInputError
 from tests.unit.test_audit_receipt import CHAIN, RECEIPT, STREAM
 from tests.vectors.audit_chain import CHAIN_ID, multihash_of, signed_create
 
-CASES = 10_000 if os.environ.get("ZYNK_SOAK") == "1" else 200
+CASES = 10_000 if os.environ.get("ZYNK_SOAK") == "1" else 100
 
 BATCH = Batch(stream=STREAM, groups=((1, 2), (3, 4)), root=b"r" * 32)
 FLYING = InFlight(tx=b"tx", tx_id=b"i" * 32, valid_until=9, anchors=((1, 0), (2, 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,7 @@ from tests.vectors.audit_chain import (
 )
 
 SALT = b"s" * 32
+IS_SOAK = os.environ.get("ZYNK_SOAK") == "1"
 
 
 def anchored(chain: Chain, leaves_count: int = 5) -> tuple[bytes, list[bytes]]:
@@ -138,7 +140,7 @@ def test_other_expectations_are_not_met(changes: dict[str, object], step: str) -
 def test_any_single_byte_changed_is_refused() -> None:
     assert verify(RECEIPT).is_ok
     for position in range(len(RECEIPT)):
-        for flip in (0x01, 0x20, 0x80, 0xFF):
+        for flip in (0x01, 0x20, 0x80, 0xFF) if IS_SOAK else (0x01 << position % 8,):
             changed = bytearray(RECEIPT)
             changed[position] ^= flip
             assert not verify(bytes(changed)).is_ok, (position, flip)
@@ -149,7 +151,7 @@ def test_any_single_byte_of_the_json_twin_changed_is_refused() -> None:
     text = encode_receipt_json(Receipt.decode(RECEIPT)).encode()
     assert verify(text).is_ok
     for position in range(len(text)):
-        for flip in (0x01, 0x20, 0x80):
+        for flip in (0x01, 0x20, 0x80) if IS_SOAK else (0x01 << position % 8,):
             changed = bytearray(text)
             changed[position] ^= flip
             assert not verify(bytes(changed)).is_ok, (position, flip)
@@ -200,7 +202,9 @@ def test_each_forged_part_fails_at_its_own_step() -> None:
     good = Receipt.decode(RECEIPT)
     header = good.finality.header
     younger = AnchorRecord.decode(good.anchor_bytes)
-    forged_anchor = replace(younger, count=younger.count + 1).encode()
+    # A batch root alone does not pin the count; the log, over the whole record, does.
+    forged_count = replace(younger, count=younger.count + 1).encode()
+    forged_root = replace(younger, batch_root=bytes(32)).encode()
     minority = CHAIN.certify(header, signers=2)
     cases = [
         (replace(good, batch_index=2), "batch"),
