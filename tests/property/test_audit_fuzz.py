@@ -126,4 +126,12 @@ def test_damaged_receipts_get_a_bad_verdict_and_no_exception(data: bytes) -> Non
     verdict = verify_receipt(
         data, multihash=multihash_of(1), trusted=CHAIN.validators, chain_id=CHAIN_ID
     )
-    assert verdict.is_ok == (data in (RECEIPT, TEXT.encode()))
+    assert verdict.is_ok == says_what_the_receipt_says(data)
+
+
+def says_what_the_receipt_says(data: bytes) -> bool:
+    """White space and the order of members of the JSON twin are free; nothing else is."""
+    try:
+        return data == RECEIPT or decode_receipt_json(data).encode() == RECEIPT
+    except InvalidInputError:
+        return False
