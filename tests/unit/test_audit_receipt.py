@@ -213,8 +213,8 @@ def test_each_forged_part_fails_at_its_own_step() -> None:
         (replace(good, leaf_bytes=leaves_of(b"x" * 32, 1, 1)[0]), "stream"),
         (replace(good, log_index=1), "log"),
         (replace(good, log_path=(bytes(32),)), "log"),
-        # One more leaf does not change the shape of this path: the log has another entry.
-        (replace(good, anchor_bytes=forged_anchor), "log"),
+        (replace(good, anchor_bytes=forged_root), "batch"),
+        (replace(good, anchor_bytes=forged_count), "log"),
         (replace(good, finality=replace(good.finality, certificate=minority)), "finality"),
         (
             replace(good, finality=replace(good.finality, header=replace(header, time_ms=1))),
