@@ -23,6 +23,7 @@ from ledger.errors import UsageError
 TILE_HEIGHT = 8
 TILE_HASHES = 256
 TILE_BYTES = TILE_HASHES * HASH_BYTES
+PAIR_BYTES = 2 * HASH_BYTES
 LEVELS_MAX = 8
 
 Range = tuple[int, int]
@@ -38,12 +39,11 @@ def compute_tile_levels(tile: bytes) -> tuple[bytes, ...]:
     """The nodes inside a tile: at h, the joined roots of its perfect subtrees of 2^h places."""
     sha256 = hashlib.sha256
     levels = [tile]
-    while len(levels[-1]) >= 2 * HASH_BYTES:
+    while len(levels[-1]) >= PAIR_BYTES:
         below = levels[-1]
-        pairs = len(below) // (2 * HASH_BYTES)
-        levels.append(
-            b"".join([sha256(b"\1" + below[i * 64 : i * 64 + 64]).digest() for i in range(pairs)])
-        )
+        starts = range(0, len(below) - PAIR_BYTES + 1, PAIR_BYTES)
+        above = [sha256(b"\1" + below[start : start + PAIR_BYTES]).digest() for start in starts]
+        levels.append(b"".join(above))
     return tuple(levels)
 
 

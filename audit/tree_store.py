@@ -32,6 +32,7 @@ from ledger.errors import DurabilityError, UsageError
 from ledger.store import Reader
 
 TILES_CACHED_MAX = 512
+RAGGED_CACHED_MAX = 1024
 ENTRY_BYTES_MAX = 2**16 - 1
 """An entry bundle of C2SP tlog-tiles gives lengths as u16."""
 
@@ -94,6 +95,9 @@ class LogTree:
     def __init__(self, store: Reader) -> None:
         self._store = store
         self._tiles: OrderedDict[tuple[int, int, int], tuple[bytes, ...]] = OrderedDict()
+        self._ragged: dict[
+            tuple[int, int], bytes
+        ] = {}  # right edges; every proof of a size has one
 
     def entry(self, index: int) -> bytes | None:
         """The entry, or None if there is none (or no more)."""
@@ -134,8 +138,18 @@ class LogTree:
         return [self._range_hash(start, end, new_size) for start, end in ranges]
 
     def _range_hash(self, start: int, end: int, size: int) -> bytes:
-        nodes = [self._node(h, i, size) for h, i in split_perfect(start, end)]
-        return compute_frontier_root(nodes)
+        width = end - start
+        if width & (width - 1) == 0 and width:  # a perfect subtree: one node
+            height = width.bit_length() - 1
+            return self._node(height, start >> height, size)
+        found = self._ragged.get((start, end))
+        if found is None:
+            nodes = [self._node(h, i, size) for h, i in split_perfect(start, end)]
+            found = compute_frontier_root(nodes)
+            if len(self._ragged) >= RAGGED_CACHED_MAX:
+                self._ragged.clear()
+            self._ragged[start, end] = found
+        return found
 
     def _node(self, height: int, index: int, size: int) -> bytes:
         """Root of the perfect subtree number `index` of 2^height entries."""
