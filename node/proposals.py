@@ -1,13 +1,14 @@
 """Completing compact proposals: from the mempool, else from the peer that sent them.
 
-Bounded: at most `PENDING_MAX` proposals wait for txs, `PENDING_PER_PEER_MAX` of one peer, the
-oldest goes first. Nothing here judges a proposal; consensus does, once it is whole. A proposal lost
-here comes again with the core's retry.
+Bounded: at most `PENDING_MAX` proposals wait for txs, `PENDING_PER_PEER_MAX` of one peer. When
+there is no room, the oldest of the peer with the most goes: a signature is checked only once a
+proposal is whole, so a flood of made-up ones must push out nobody else's. Nothing here judges a
+proposal; consensus does, once it is whole. One lost here comes again with the core's retry.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from consensus.messages import Propose
@@ -65,16 +66,23 @@ class ProposalExchange:
         if not missing:
             self._on_complete(peer, compact.complete(held.get))
             return
-        own = [key for key in self._pending if key[0] == peer]
-        if len(own) >= PENDING_PER_PEER_MAX:
-            del self._pending[own[0]]
-        elif len(self._pending) >= PENDING_MAX:
-            self._pending.popitem(last=False)
         block_hash = compact.header.hash
+        self._pending.pop((peer, block_hash), None)  # said again: it is now the newest
+        self._make_room(peer)
         self._pending[peer, block_hash] = (compact, held)
         self.tx_requests_total += 1
         request = wire.BlockTxRequest(block_hash=block_hash, tx_ids=tuple(missing))
         self._link.send(peer, wire.CHANNEL_CONSENSUS, request.encode())
+
+    def _make_room(self, peer: str) -> None:
+        counts = Counter(owner for owner, _ in self._pending)
+        if counts[peer] >= PENDING_PER_PEER_MAX:
+            crowd = peer
+        elif len(self._pending) >= PENDING_MAX:
+            crowd = counts.most_common(1)[0][0]
+        else:
+            return
+        del self._pending[next(key for key in self._pending if key[0] == crowd)]
 
     def on_message(self, peer: str, tag: int, body: bytes) -> None:
         """Requests and answers. Raises InvalidInputError."""

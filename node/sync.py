@@ -3,11 +3,16 @@
 A range is asked of one peer at a time. Each block must be the next height, be final under the
 validator set that our own state names, carry valid tx signatures, and execute to the roots in its
 header. A peer whose range fails that is dropped and another is asked; nothing it sent is kept.
+
+Heights are hearsay. Peers that claim to be ahead are asked in turn, not the highest first, so that
+a liar gets its share and no more; one that fails is left alone for a while, longer each time,
+whatever it claims meanwhile, so that it can neither hold a sync up nor start one again and again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +34,9 @@ RETRY_PAUSE_S = 0.5
 SYNC_GAP_HEIGHTS = 4
 """Up to this far behind, consensus catches up by itself (DESIGN rule 16)."""
 REQUESTS_PER_S_MAX = 50
+FAULT_PAUSE_S = 1.0
+FAULT_PAUSE_MAX_S = 60.0
+FAULTY_PEERS_MAX = 1024
 LOG_INTERVAL_S = 2.0
 
 log = structlog.get_logger("sync")
@@ -70,6 +78,9 @@ class BlockSync:
         self._task: asyncio.Task[None] | None = None
         self._rate = 0.0
         self._served: dict[str, tuple[float, int]] = {}
+        self._turn = 0
+        self._faults: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        """Peer -> (failures in a row, loop time until which its claims do not count)."""
         self._loop = asyncio.get_running_loop()
 
     # --- who is where ---
@@ -85,6 +96,8 @@ class BlockSync:
 
     def on_peer_height(self, peer: str, height: int) -> None:
         """A peer says that `height` is final. Starts a sync if that is far ahead."""
+        if self._loop.time() < self._faults.get(peer, (0, 0.0))[1]:
+            return
         self._tips[peer] = max(height, self._tips.get(peer, 0))
         if height > self._chain.height + SYNC_GAP_HEIGHTS:
             self.start()
@@ -115,22 +128,27 @@ class BlockSync:
         log.info("behind the network", height=height_began, target=self.progress.target_height)
         while (peer := self._pick_peer()) is not None:
             try:
+                height = self._chain.height
                 answer = await self._request(peer)
-                self._tips[peer] = answer.tip_height
+                if peer in self._tips:  # else it left with its answer still under way
+                    self._tips[peer] = answer.tip_height
                 await self._apply(answer)
+                if self._chain.height == height < answer.tip_height:
+                    raise InvalidInputError("range holds nothing new")
+                self._faults.pop(peer, None)
             except InvalidInputError as error:
-                self._tips.pop(peer, None)
+                self._note_fault(peer)
                 self._on_bad_peer(peer, error)
             except DurabilityError as error:
                 self._on_failure(f"a write failed: {error}")
                 return
             except TimeoutError:
                 log.warning("no answer to a range request", peer=peer)
-                self._tips.pop(peer, None)
+                self._note_fault(peer)
                 await asyncio.sleep(RETRY_PAUSE_S)
             except Exception:  # a bug of ours: say so, and let consensus go on
                 log.exception("block sync failed", peer=peer)
-                self._tips.pop(peer, None)
+                self._note_fault(peer)
             elapsed = max(self._loop.time() - began, 1e-3)
             self._rate = (self._chain.height - height_began) / elapsed
             if self._loop.time() - logged > LOG_INTERVAL_S:
@@ -143,13 +161,23 @@ class BlockSync:
                     blocks_per_s=round(self._rate, 1),
                 )
         log.info("caught up", height=self._chain.height, blocks=self._chain.height - height_began)
-        self._on_caught_up()
+        try:
+            self._on_caught_up()
+        except DurabilityError as error:
+            self._on_failure(f"the store can not be read: {error}")
 
     def _pick_peer(self) -> str | None:
-        best = max(self._tips, key=lambda peer: self._tips[peer], default=None)
-        if best is None or self._tips[best] <= self._chain.height:
-            return None
-        return best
+        ahead = [peer for peer, tip in self._tips.items() if tip > self._chain.height]
+        self._turn += 1
+        return ahead[self._turn % len(ahead)] if ahead else None
+
+    def _note_fault(self, peer: str) -> None:
+        self._tips.pop(peer, None)
+        count, _ = self._faults.pop(peer, (0, 0.0))
+        pause_s = min(FAULT_PAUSE_S * 2 ** min(count, 10), FAULT_PAUSE_MAX_S)
+        self._faults[peer] = (count + 1, self._loop.time() + pause_s)
+        if len(self._faults) > FAULTY_PEERS_MAX:
+            self._faults.popitem(last=False)
 
     async def _request(self, peer: str) -> wire.Range:
         future: asyncio.Future[wire.Range] = self._loop.create_future()

@@ -3,7 +3,8 @@
 Admission order is cheap first: decode, stateless check, duplicate, nonce, then the signature (in
 the pool, once in a tx's life), then the mempool. Locally submitted txs go out by gossip at most
 every `GOSSIP_INTERVAL_S`; what gossip loses is repaired by offers: a node with txs that have waited
-longer than `OFFER_AGE_S` names them to one peer at a time, which asks for those it lacks.
+longer than `OFFER_AGE_S` names them to one peer at a time, which asks for those it lacks. When
+every peer had its turn with some txs, the next `OFFER_IDS_MAX` follow.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ GOSSIP_BYTES_MAX = 256 * 1024
 OFFER_INTERVAL_S = 0.5
 OFFER_AGE_S = 1.0
 OFFER_IDS_MAX = 2048
+WANT_ANSWER_BYTES_MAX = 1024 * 1024
+"""A want names ids of 32 B and gets txs of up to 64 KiB; the next offer brings the rest."""
 INBOX_BYTES_MAX = 8 * 1024 * 1024
 ADMIT_BATCH_TXS = 256
 WAITERS_MAX = 20_000
@@ -175,13 +178,26 @@ class TxPool:
             if wanted:
                 self._link.send(peer, wire.CHANNEL_TX, wire.encode_ids(wire.TAG_WANT, wanted))
         elif tag == wire.TAG_WANT:
-            txs = [tx.encoded for i in wire.decode_ids(body) if (tx := self.mempool.get(i))]
-            for batch in _batches(txs):
-                self._link.send(peer, wire.CHANNEL_TX, wire.encode_txs(batch))
+            for batch in _batches(self._wanted_txs(wire.decode_ids(body))):
+                if not self._link.send(peer, wire.CHANNEL_TX, wire.encode_txs(batch)):
+                    break
         elif tag == wire.TAG_TXS:
             self.on_gossip(peer, payload)
         else:
             raise InvalidInputError("tx message is unknown", expected="0x10..0x12", got=hex(tag))
+
+    def _wanted_txs(self, ids: Sequence[bytes]) -> list[bytes]:
+        txs: list[bytes] = []
+        room = WANT_ANSWER_BYTES_MAX
+        for tx_id in dict.fromkeys(ids):
+            tx = self.mempool.get(tx_id)
+            if tx is None:
+                continue
+            room -= len(tx.encoded)
+            if room < 0:
+                break
+            txs.append(tx.encoded)
+        return txs
 
     async def _admit_from_inbox(self) -> None:
         while True:
@@ -200,6 +216,9 @@ class TxPool:
                 self._inbox_filled.clear()
             if encoded:
                 await self._admit(encoded)
+            # Neither wait above yields while there is more and nothing to verify: a full inbox
+            # of junk would hold up consensus for seconds.
+            await asyncio.sleep(0)
 
     def _schedule_flush(self) -> None:
         if self._flush_timer is not None:
@@ -226,11 +245,14 @@ class TxPool:
             if not peers:
                 continue
             limit = self._loop.time() - OFFER_AGE_S
-            old = [i for i, seen in self._first_seen.items() if seen <= limit][:OFFER_IDS_MAX]
+            old = [i for i, seen in self._first_seen.items() if seen <= limit]
             if old:
-                self._offer_turn += 1
+                windows = -(-len(old) // OFFER_IDS_MAX)
+                start = self._offer_turn // len(peers) % windows * OFFER_IDS_MAX
                 peer = peers[self._offer_turn % len(peers)]
-                self._link.send(peer.peer, wire.CHANNEL_TX, wire.encode_ids(wire.TAG_OFFER, old))
+                self._offer_turn += 1
+                offer = wire.encode_ids(wire.TAG_OFFER, old[start : start + OFFER_IDS_MAX])
+                self._link.send(peer.peer, wire.CHANNEL_TX, offer)
 
     # --- for blocks ---
 
@@ -273,9 +295,10 @@ class TxPool:
     ) -> dict[bytes, tuple[int, int]]:
         """(height, index in the block) of each tx that is final here within `timeout_s`; the
         others are left out. Raises InvalidInputError (retry) when too many are waited for."""
-        wanted = list(dict.fromkeys(tx_ids))
-        waiters = {tx_id: self._waiter(tx_id) for tx_id in wanted}
+        waiters: dict[bytes, asyncio.Future[tuple[int, int]]] = {}
         try:
+            for tx_id in dict.fromkeys(tx_ids):
+                waiters[tx_id] = self._waiter(tx_id)
             if waiters:
                 await asyncio.wait(waiters.values(), timeout=timeout_s)
             return {
@@ -284,7 +307,7 @@ class TxPool:
                 if waiter.done() and not waiter.cancelled()
             }
         finally:
-            for tx_id in wanted:
+            for tx_id in waiters:  # not those that an error left out: others may wait for them
                 self._release(tx_id)
 
     def _waiter(self, tx_id: bytes) -> asyncio.Future[tuple[int, int]]:
