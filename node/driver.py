@@ -87,6 +87,8 @@ class ConsensusDriver:
         """Begin the height after the chain's tip, with whatever is stored for it. Raises
         DurabilityError if the stored records can not be read."""
         height = self._chain.height + 1
+        if height == self.core.height:
+            return  # at work on it: beginning anew would forget the others' votes and the timer
         blocks, certificates = self._chain.load_consensus(height)
         records = () if self._guard is None else tuple(self._guard.records_at(height))
         recovered = None
@@ -207,8 +209,8 @@ class ConsensusDriver:
                 self.evidence_total += 1
                 log.error("a validator contradicts itself", evidence=str(effect.evidence))
             case fx.Halt():
+                self.stop("the chain has forked; see the fork proof")  # also if saving it fails
                 self._on_fork(effect.fork_proof)
-                self.stop("the chain has forked; the fork proof was saved")
             case fx.NeedSync():
                 self._on_need_sync(effect.peer, effect.height)
             case fx.BadPeer():
@@ -306,12 +308,13 @@ class ConsensusDriver:
         self.start_height()
 
     def committed(self, commit: Commit) -> None:
-        """After each height, by consensus or by sync."""
-        if self._guard is not None:
-            self._guard.prune_below(commit.height)
+        """After each height, by consensus or by sync. Raises DurabilityError if the guard can
+        not be written; by then all have heard of the height, which is final whatever happens."""
         self._link.set_height(commit.height)
         self.proposals.on_commit(commit.height)
         self._on_commit(commit)
+        if self._guard is not None:
+            self._guard.prune_below(commit.height)
 
 
 def _encode(message: ConsensusMessage) -> bytes:

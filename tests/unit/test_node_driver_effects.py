@@ -1,0 +1,344 @@
+"""How the driver performs a step's effects: in order, none after a failure, and it stops for good.
+
+The core is a script here, so that each effect can stand where no test of the real core puts it; the
+chain, its store and the guard are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from consensus import effects as fx
+from consensus import inputs
+from consensus.core import Core
+from consensus.evidence import ForkProof
+from consensus.messages import Status
+from consensus.statement import Statement, StatementKind
+from ledger.chain import Commit
+from ledger.mempool import Mempool
+from ledger.store import CrashStore
+from node.driver import ConsensusDriver
+from node.guard import GuardFile
+from node.signature_pool import SignaturePool
+from node.txpool import TxPool
+from p2p.link import P2PLink
+from tests.unit.chain_fixture import (
+    CHAIN_ID,
+    FAUCET,
+    PROPOSER,
+    advance,
+    build,
+    certify,
+    open_chain,
+    transfer,
+)
+from tests.unit.node_fixture import FakeLink
+from tests.unit.virtual_time import run_virtual
+
+MESSAGE = Status(height=1, view=1, need=())
+SEND = fx.Broadcast(message=MESSAGE)
+
+
+class ScriptedCore:
+    """`Core.step` by a table: what to answer to an input of a kind, in order."""
+
+    def __init__(self) -> None:
+        self.height = 0
+        self.steps: list[inputs.Input] = []
+        self.answers: dict[type, list[list[fx.Effect]]] = {}
+        self.fails = False
+
+    def status(self) -> None:
+        return None
+
+    def step(self, now_ms: int, event: inputs.Input) -> list[fx.Effect]:
+        self.steps.append(event)
+        if isinstance(event, inputs.StartHeight):
+            self.height = event.height
+        if self.fails:
+            raise KeyError("a bug")
+        queue = self.answers.get(type(event), [])
+        return queue.pop(0) if queue else []
+
+
+class World:
+    """A driver whose core is a script."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = CrashStore()
+        self.chain = open_chain(self.store)
+        self.sync_error: OSError | None = None
+        self.guard = GuardFile.create(folder / "guard", CHAIN_ID, PROPOSER, sync=self._sync)
+        self.link = FakeLink(peers=("a",))
+        self.signatures = SignaturePool(threads=1)
+        self.core = ScriptedCore()
+        self.commits: list[Commit] = []
+        self.offences: list[tuple[str, str]] = []
+        self.syncs: list[tuple[str, int]] = []
+        self.forks: list[object] = []
+        self.fork_error: OSError | None = None
+        self.pool = TxPool(
+            chain=self.chain,
+            mempool=Mempool(),
+            signatures=self.signatures,
+            link=cast(P2PLink, self.link),
+            topic="tx/test",
+            on_pending=lambda: None,
+        )
+        self.driver = ConsensusDriver(
+            chain=self.chain,
+            core=cast(Core, self.core),
+            key=PROPOSER,
+            guard=self.guard,
+            link=cast(P2PLink, self.link),
+            txpool=self.pool,
+            wall_ms=lambda: 0,
+            on_commit=self.commits.append,
+            on_need_sync=lambda peer, height: self.syncs.append((peer, height)),
+            on_offence=lambda peer, reason: self.offences.append((peer, reason)),
+            on_fork=self._on_fork,
+        )
+
+    def _sync(self, _: int) -> None:
+        if self.sync_error is not None:
+            raise self.sync_error
+
+    def _on_fork(self, proof: object) -> None:
+        self.forks.append(proof)
+        if self.fork_error is not None:
+            raise self.fork_error
+
+    def perform(self, *effects: fx.Effect) -> None:
+        """One step with these effects."""
+        self.core.answers[inputs.Awake] = [list(effects)]
+        self.driver.wake()
+
+    def vote(self, view: int = 1) -> Statement:
+        return Statement(kind=StatementKind.NULLIFY, height=1, view=view, block_hash=b"")
+
+
+def run(folder: Path, test: Callable[[World], Awaitable[None]]) -> None:
+    async def body() -> None:
+        world = World(folder)
+        try:
+            await test(world)
+        finally:
+            world.driver.stop("node is stopping")
+            world.guard.close()
+            world.signatures.close()
+
+    run_virtual(body())
+
+
+def assert_stopped(world: World, word: str) -> None:
+    """Nothing goes in or out any more."""
+    assert word in (world.driver.stop_reason or "")
+    assert not world.link.broadcasts
+    assert not world.link.sent
+    steps = len(world.core.steps)
+    world.perform(SEND)
+    world.driver.on_peer_up("b")
+    world.driver.start_height()
+    assert len(world.core.steps) == steps
+    assert not world.link.broadcasts
+
+
+def test_what_is_to_persist_is_synced_before_anything_is_sent(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        order: list[str] = []
+        world.link.on_send = lambda *_: order.append(f"sent; guarded {world.guard.highest()}")
+        send = fx.SendTo(peer="a", message=MESSAGE)
+        world.perform(fx.Persist(guard=(world.vote(),)), send)
+        assert order == ["sent; guarded (1, 1)"]
+
+    run(tmp_path, test)
+
+
+def test_after_a_failed_store_write_nothing_of_the_step_happens(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        block = build(world.chain)
+        world.store.fail_after(0)
+        world.perform(fx.Persist(blocks=(block,), guard=(world.vote(),)), SEND)
+        assert_stopped(world, "write failed")
+        assert world.guard.highest() == (0, 0), "the guard comes after the store"
+        assert world.chain.height == 0
+
+    run(tmp_path, test)
+
+
+def test_after_a_failed_guard_sync_nothing_of_the_step_happens(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        advance(world.chain, [transfer(FAUCET, 0, bytes(32), 1)])
+        world.sync_error = OSError(errno.EIO, "input/output error")
+        world.perform(fx.Persist(guard=(world.vote(),)), SEND)
+        assert_stopped(world, "write failed")
+        assert world.chain.view().height == 1, "reads go on"
+        assert world.chain.account(bytes(32)).balance == 1
+
+    run(tmp_path, test)
+
+
+def test_after_a_failed_commit_no_height_starts_and_nobody_is_told(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        block = build(world.chain)
+        world.store.fail_after(0)
+        world.perform(fx.Finalise(block=block, certificate=certify(block)), SEND)
+        assert_stopped(world, "write failed")
+        assert not world.commits
+        assert world.link.height == 0
+
+    run(tmp_path, test)
+
+
+def test_a_contradiction_that_the_guard_refuses_ends_the_step_only(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        finalize = Statement(kind=StatementKind.FINALIZE, height=1, view=1, block_hash=bytes(32))
+        world.perform(fx.Persist(guard=(world.vote(),)))
+        world.perform(fx.Persist(guard=(finalize,)), SEND)
+        assert not world.link.broadcasts
+        assert world.driver.failures_total == 1
+        assert world.driver.stop_reason is None
+        world.perform(SEND)
+        assert len(world.link.broadcasts) == 1
+
+    run(tmp_path, test)
+
+
+def test_a_bug_in_a_step_costs_that_step(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.core.fails = True
+        world.driver.wake()
+        world.core.fails = False
+        assert world.driver.failures_total == 1
+        world.perform(SEND)
+        assert len(world.link.broadcasts) == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.ENOSPC, "no space")])
+def test_a_fork_stops_the_driver_also_if_its_proof_can_not_be_saved(
+    tmp_path: Path, error: OSError | None
+) -> None:
+    """The error was taken for a bug of the step, and the driver said that all was well."""
+
+    async def test(world: World) -> None:
+        world.fork_error = error
+        proof = cast(ForkProof, object())
+        world.perform(fx.Halt(fork_proof=proof), SEND)
+        assert world.forks == [proof]
+        assert_stopped(world, "forked")
+
+    run(tmp_path, test)
+
+
+def test_a_final_block_that_breaks_our_rules_stops_the_driver(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        good = build(world.chain, [transfer(FAUCET, 0, bytes(32), 1)])
+        bad = type(good)(good.header, (), None, (), ())
+        world.perform(fx.Finalise(block=bad, certificate=certify(bad)), SEND)
+        assert_stopped(world, "breaks our rules")
+        assert world.chain.height == 0
+
+    run(tmp_path, test)
+
+
+def test_a_height_in_work_is_not_begun_anew(tmp_path: Path) -> None:
+    """Each sync that a liar started and that brought nothing began the height anew."""
+
+    async def test(world: World) -> None:
+        world.driver.start_height()
+        world.driver.start_height()
+        starts = [e for e in world.core.steps if isinstance(e, inputs.StartHeight)]
+        assert [e.height for e in starts] == [1]
+        advance(world.chain)  # as block sync does
+        world.driver.start_height()
+        starts = [e for e in world.core.steps if isinstance(e, inputs.StartHeight)]
+        assert [e.height for e in starts] == [1, 2]
+        assert starts[0].recovered is not None, "at boot"
+
+    run(tmp_path, test)
+
+
+def test_a_block_that_sync_committed_already_is_not_committed_twice(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        block = build(world.chain)
+        certificate = certify(block)
+        world.chain.commit(block, certificate)
+        world.perform(fx.Finalise(block=block, certificate=certificate))
+        assert world.chain.height == 1
+        assert not world.commits
+        assert world.driver.stop_reason is None
+
+    run(tmp_path, test)
+
+
+def test_all_hear_of_a_final_height_before_the_guard_is_pruned(tmp_path: Path) -> None:
+    """A guard that could not be rewritten hid a height that was final."""
+
+    async def test(world: World) -> None:
+        for view in range(1, 4200):  # large enough to be compacted
+            world.guard.append([world.vote(view)])
+        (tmp_path / "guard.new").mkdir()  # compaction can not write here
+        block = build(world.chain)
+        world.perform(fx.Finalise(block=block, certificate=certify(block)), SEND)
+        assert [commit.height for commit in world.commits] == [1]
+        assert world.link.height == 1
+        assert_stopped(world, "write failed")
+
+    run(tmp_path, test)
+
+
+def test_timers_are_replaced_cancelled_and_silent_after_a_stop(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        timer = inputs.TimerId.VIEW
+        fired = inputs.TimerFired(timer=timer)
+        world.perform(fx.SetTimer(timer=timer, delay_ms=100))
+        world.perform(fx.SetTimer(timer=timer, delay_ms=300))
+        await asyncio.sleep(0.2)
+        assert fired not in world.core.steps
+        await asyncio.sleep(0.2)
+        assert world.core.steps.count(fired) == 1
+        world.perform(fx.SetTimer(timer=timer, delay_ms=100), fx.CancelTimer(timer=timer))
+        world.perform(fx.SetTimer(timer=inputs.TimerId.RETRY, delay_ms=200))
+        world.driver.stop("enough")
+        await asyncio.sleep(1)
+        assert world.core.steps.count(fired) == 1
+        assert inputs.TimerFired(timer=inputs.TimerId.RETRY) not in world.core.steps
+
+    run(tmp_path, test)
+
+
+def test_blocks_are_judged_and_the_core_told(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        tx = transfer(FAUCET, 0, bytes(32), 1)
+        block = build(world.chain, [tx])
+        forged = type(block)(block.header, (tx.encoded[:-1] + b"?",), None, (), ())
+        verdicts = []
+        for one, fresh in [(block, False), (block, True), (forged, False)]:
+            world.perform(fx.JudgeBlock(block=one, fresh=fresh))
+            await asyncio.sleep(0.01)
+            told = world.core.steps[-1]
+            assert isinstance(told, inputs.BlockJudged)
+            assert told.block_hash == one.hash
+            verdicts.append(told.verdict)
+        # wall_ms is 0 here, so a fresh block is early.
+        valid, early, invalid = inputs.Verdict.VALID, inputs.Verdict.EARLY, inputs.Verdict.INVALID
+        assert verdicts == [valid, early, invalid]
+
+    run(tmp_path, test)
+
+
+def test_offences_and_the_need_to_sync_are_passed_on(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.perform(fx.BadPeer(peer="x", reason="r"), fx.NeedSync(peer="y", height=9))
+        assert world.offences == [("x", "r")]
+        assert world.syncs == [("y", 9)]
+
+    run(tmp_path, test)
