@@ -65,7 +65,11 @@ def open_voting_key(home: Path, chain: Chain, store: Store, passphrase: str | No
     except ZynkError as error:
         log.error("the sign guard can not be used", error=str(error))
         return VotingKey(key=key, guard=None, reason=str(error))
-    _keep_floor(chain, store, key.public_key, guard)
+    try:
+        _keep_floor(chain, store, key.public_key, guard)
+    except BaseException:
+        guard.close()
+        raise
     return VotingKey(key=key, guard=guard, floor=guard.floor)
 
 
