@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from audit.anchor import BATCH_LEAVES_MAX
 from audit.leaf import decode_stream_text
+from audit.rows import BATCH
 from audit.verify import verify_receipt
 from ledger.errors import DurabilityError, InvalidInputError
-from ledger.store import CrashStore
+from ledger.store import CrashStore, MemoryStore, Store
 from node import anchoring as module
 from rpc.errors import RpcCode, RpcError
 from rpc.params import bytes_of_text
@@ -22,11 +24,21 @@ from tests.unit.chain_fixture import CHAIN_ID, GENESIS
 World = AnchoringWorld
 
 
+class CountingStore(MemoryStore):
+    """Counts how often a batch is read."""
+
+    batch_reads = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        self.batch_reads += key.startswith(BATCH)
+        return super().get(key)
+
+
 def multihash(number: int) -> bytes:
     return b"\x12\x20" + hashlib.sha256(b"content %d" % number).digest()
 
 
-def run(test: Callable[[World], Awaitable[World | None]], store: CrashStore | None = None) -> None:
+def run(test: Callable[[World], Awaitable[World | None]], store: Store | None = None) -> None:
     """`test` may return another world to be stopped, after a restart."""
 
     async def body() -> None:
@@ -212,6 +224,27 @@ def test_too_many_waiting_submissions_are_refused_with_a_retry() -> None:
         assert refused.retry
 
     run(test)
+
+
+@pytest.mark.slow
+def test_telling_where_many_leaves_are_reads_their_batch_once() -> None:
+    """Each leaf read its batch: 4,096 submissions at a time held the node up for ten seconds."""
+    store = CountingStore()
+
+    async def test(world: World) -> None:
+        await world.fund()
+        stream = await world.make_stream()
+        calls = [submit(world, stream, n) for n in range(BATCH_LEAVES_MAX - 1)]
+        leaves = [leaf for [leaf] in await asyncio.gather(*calls)]
+        await world.until_pending()
+        store.batch_reads = 0
+        states = {world.anchoring.status(leaf)["status"] for leaf in leaves}
+        assert (states, store.batch_reads) == ({"batched"}, 1)
+        world.commit()
+        states = {world.anchoring.status(leaf)["status"] for leaf in leaves}
+        assert states == {"receipted"}, "what a block changes is seen at once"
+
+    run(test, store)
 
 
 def test_a_failed_write_is_told_to_the_client_and_stops_the_pipeline() -> None:
