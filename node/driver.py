@@ -106,7 +106,8 @@ class ConsensusDriver:
                 recovered=recovered,
             )
         )
-        if len(self._txpool.mempool):
+        # A new chain makes its first block at once; peers may have come up before this call.
+        if len(self._txpool.mempool) or (height == 1 and self._link.peers()):
             self.feed(inputs.Awake())
 
     def wake(self) -> None:
@@ -116,7 +117,7 @@ class ConsensusDriver:
     def on_peer_up(self, peer: str) -> None:
         self.feed(inputs.PeerUp(peer=peer))
         if self._chain.height == 0:
-            self.wake()  # a new chain makes its first block at once, not at the first heartbeat
+            self.wake()  # for the first block, see start_height
 
     def on_message(self, peer: str, payload: bytes) -> None:
         """Channel 0. Raises InvalidInputError."""
@@ -135,7 +136,10 @@ class ConsensusDriver:
         self.feed(inputs.Received(peer=peer, message=propose))
 
     def feed(self, event: inputs.Input) -> None:
-        """Queue an input and step until none is left."""
+        """Queue an input and step until none is left. What comes before the first height starts is
+        dropped: the start tells all peers where this node is, and they answer."""
+        if self.core.height == 0 and not isinstance(event, inputs.StartHeight):
+            return
         if self.stop_reason is not None or len(self._inputs) >= INPUTS_MAX:
             return
         self._inputs.append(event)

@@ -78,6 +78,7 @@ class World:
         self.link = FakeLink(peers=("a",))
         self.signatures = SignaturePool(threads=1)
         self.core = ScriptedCore()
+        self.core.height = 1
         self.commits: list[Commit] = []
         self.offences: list[tuple[str, str]] = []
         self.syncs: list[tuple[str, int]] = []
@@ -253,6 +254,7 @@ def test_a_height_in_work_is_not_begun_anew(tmp_path: Path) -> None:
     """Each sync that a liar started and that brought nothing began the height anew."""
 
     async def test(world: World) -> None:
+        world.core.height = 0
         world.driver.start_height()
         world.driver.start_height()
         starts = [e for e in world.core.steps if isinstance(e, inputs.StartHeight)]
@@ -262,6 +264,24 @@ def test_a_height_in_work_is_not_begun_anew(tmp_path: Path) -> None:
         starts = [e for e in world.core.steps if isinstance(e, inputs.StartHeight)]
         assert [e.height for e in starts] == [1, 2]
         assert starts[0].recovered is not None, "at boot"
+
+    run(tmp_path, test)
+
+
+def test_peers_that_come_up_before_the_start_are_no_error_and_wake_a_new_chain(
+    tmp_path: Path,
+) -> None:
+    """They can, while the p2p process starts: a step failed, and the first block waited 10 s."""
+
+    async def test(world: World) -> None:
+        world.core.height = 0
+        world.driver.on_peer_up("a")
+        world.driver.wake()
+        assert not world.core.steps
+        assert world.driver.failures_total == 0
+        world.driver.start_height()
+        kinds = [type(event) for event in world.core.steps]
+        assert kinds == [inputs.StartHeight, inputs.Awake]
 
     run(tmp_path, test)
 
