@@ -37,7 +37,9 @@ from tests.unit.virtual_time import run_virtual
 
 TIMING = Timing(heartbeat_ms=2000)
 DELAY_S = 0.01
-HEIGHTS = 4
+HEIGHTS = 8
+QUORUM = "abc"
+"""With "d" away nothing becomes final without "a", so that each of its votes counts."""
 TO = bytes(range(32))
 Disk = tuple[CrashStore, Path]
 
@@ -191,10 +193,10 @@ class Network:
         """No contradiction, one chain, no offence by honest nodes."""
         for key in VALIDATOR_KEYS:
             said = self.statements(key)
-            assert said
             for i, statement in enumerate(said):
                 assert not any(is_conflict(other, statement) for other in said[:i])
         lives = list(self.lives.values())
+        assert all(self.statements(life.key.public_key) for life in lives)
         for height in range(1, min(life.chain.height for life in lives) + 1):
             assert len({life.chain.header(height).hash for life in lives}) == 1
         assert not self.offences
@@ -206,11 +208,11 @@ class Network:
             life.end()
 
 
-async def start(folder: Path, store: CrashStore) -> Network:
-    """A network whose validator "a" uses `store`, with a tx that only "b" has."""
+async def start(folder: Path, store: CrashStore, names: str = "abcd") -> Network:
+    """A network of those whose validator "a" uses `store`, with a tx that only "b" has."""
     folder.mkdir()
     network = Network(folder)
-    for name in network.keys:
+    for name in names:
         network.launch(name, store if name == "a" else CrashStore())
     for life in network.alive():
         life.start()
@@ -221,8 +223,8 @@ async def start(folder: Path, store: CrashStore) -> Network:
 
 async def count_writes(folder: Path) -> int:
     store = CrashStore()
-    network = await start(folder, store)
-    assert await network.until(HEIGHTS)
+    network = await start(folder, store, QUORUM)
+    assert await network.until(HEIGHTS, QUORUM)
     network.assert_sound()
     network.end()
     return store.writes
@@ -231,7 +233,7 @@ async def count_writes(folder: Path) -> int:
 async def crash_twice(folder: Path, when: str, number: int) -> None:
     """Validator "a" crashes at write `number`, and at the third write of its next life."""
     store = CrashStore()
-    network = await start(folder, store)
+    network = await start(folder, store, QUORUM)
     final: dict[int, bytes] = {}
     for life_number, write in enumerate((number - store.writes, 3)):
         (store.stop_before if when == "before" else store.stop_after)(write)
@@ -243,11 +245,11 @@ async def crash_twice(folder: Path, when: str, number: int) -> None:
         store = store.crash(rng=random.Random(number))
         network.launch("a", store).start()
     goal = max(life.chain.height for life in network.lives.values()) + 2
-    assert await network.until(goal)
+    assert await network.until(goal, QUORUM)
     while network.lives["a"].chain.account(TO).balance == 0:  # until "b" has led
         assert goal < 50
         goal += 1
-        assert await network.until(goal)
+        assert await network.until(goal, QUORUM)
     network.assert_sound()
     for height, block_hash in final.items():
         assert network.lives["a"].chain.header(height).hash == block_hash
