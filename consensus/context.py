@@ -25,6 +25,9 @@ from ledger.validator_set import ValidatorSet
 BLOCKS_MAX = 32
 """Bodies of one height held at once; those this node voted for or must fetch are never dropped."""
 LEADERS_MAX = 256
+VIEWS_AHEAD_MAX = 60
+"""Votes further ahead than this are dropped (rule 17), and proposals count only with their
+justify; certificates are never dropped."""
 
 
 class HeightState:

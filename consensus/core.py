@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from consensus import catchup, finality, proposals, views, voting
-from consensus.context import Context, HeightState
+from consensus.context import VIEWS_AHEAD_MAX, Context, HeightState
 from consensus.effects import BadPeer, Broadcast, Effect
 from consensus.inputs import (
     Awake,
@@ -64,9 +64,6 @@ from consensus.timing import Timing
 from ledger.certificate import Certificate, SignatureCheck, VoteKind
 from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError, UsageError
-
-VIEWS_AHEAD_MAX = 60
-"""Votes further ahead than this are dropped (rule 17); certificates never are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from consensus.context import Context
+from consensus.context import VIEWS_AHEAD_MAX, Context
 from consensus.effects import BadPeer, Broadcast, BuildBlock, JudgeBlock
 from consensus.inputs import BlockBuilt, BlockJudged, TimerId, Verdict
 from consensus.messages import BodyRequest, Propose
@@ -28,22 +28,32 @@ def on_propose(c: Context, peer: str, propose: Propose) -> None:
     if not c.signatures(propose.signer, message, propose.signature):
         c.out.emit(BadPeer(peer=peer, reason="proposal has a bad signature"))
         return
+    if propose.view > s.view + VIEWS_AHEAD_MAX and not _is_justified(c, peer, propose):
+        return  # else a leader could grow the tally by every view that it leads
     count(c, kind, propose.view, block_hash, propose.signer, propose.signature)
     if s.tally.signature_of(kind, propose.view, block_hash, propose.signer) is None:
         return  # a third hash for this view (rule 8)
-    try:
-        _verify_header(c, propose)
-        c.rules.verify_justify(propose, s.validators, c.chain_id, c.signatures)
-        for certificate in propose.justify:
-            verify_and_accept(c, certificate)
-    except InvalidInputError as error:
-        c.out.emit(BadPeer(peer=peer, reason=str(error)))
+    if not _is_justified(c, peer, propose):
         return
     s.proposals_seen.add((propose.view, block_hash))
     wake(c)
     s.later_view_seen = max(s.later_view_seen, propose.view)
     s.proposed_view = max(s.proposed_view, propose.view)
     consider(c, propose.view, propose.block)
+
+
+def _is_justified(c: Context, peer: str, propose: Propose) -> bool:
+    """Rules 6 and 8: the header fits, and the certificates show that it may be proposed; they are
+    taken in. A bad one counts against the message, never the hash."""
+    try:
+        _verify_header(c, propose)
+        c.rules.verify_justify(propose, c.s.validators, c.chain_id, c.signatures)
+        for certificate in propose.justify:
+            verify_and_accept(c, certificate)
+    except InvalidInputError as error:
+        c.out.emit(BadPeer(peer=peer, reason=str(error)))
+        return False
+    return True
 
 
 def _verify_header(c: Context, propose: Propose) -> None:

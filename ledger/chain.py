@@ -40,6 +40,7 @@ from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 
 CANDIDATES_MAX = 16
+RESULTS_KEPT = 8  # heights whose results stay decoded: clients ask for them at once
 
 CommitRows = Callable[[Store, int, list[bytes]], Iterable[tuple[bytes, bytes]]]
 """(store, log size before, new entries) -> rows to write with the height (audit tiles)."""
@@ -92,6 +93,7 @@ class Chain:
         self._commit_rows = commit_rows
         self._consensus = ConsensusRows(store)
         self._candidates: dict[bytes, Execution] = {}
+        self._recent_results: dict[int, list[TxResult]] = {}
         self.height = block_rows.read_height(store) or 0
         self.head: Header | None = None
         self.head_certificate: Certificate | None = None
@@ -358,6 +360,8 @@ class Chain:
         self.tree.adopt(execution.overlay)
         self._consensus.forget(old_keys)
         self._candidates.clear()
+        self._recent_results[block.height] = list(execution.results)
+        self._recent_results.pop(block.height - RESULTS_KEPT, None)
         self.height = block.height
         self.head = block.header
         self.head_certificate = certificate
@@ -380,7 +384,7 @@ class Chain:
 
     def results(self, height: int) -> list[TxResult]:
         """In tx order."""
-        return block_rows.read_results(self._store, height)
+        return self._recent_results.get(height) or block_rows.read_results(self._store, height)
 
     def height_of(self, block_hash: bytes) -> int | None:
         """Height of a final block by its hash."""

@@ -3,7 +3,7 @@
 A handler owns a message type. `check` judges the body alone (mempool admission and block
 validity: a body it refuses makes the tx inadmissible); `apply` runs it on a state view. A handler
 that raises `TxFailure` fails its tx: every write of the tx is dropped, fee and nonce stay, and the
-result carries the code. Anything else it raises is our own bug.
+result carries the code. Anything else it raises is our own bug: `HandlerError`, no result.
 
 Whatever a handler reads is in the state tree (through `ExecutionContext.state`) or in the context:
 never a clock, a file or a process-local table, so that a node joined by snapshot executes the same.
@@ -23,6 +23,15 @@ class TxFailure(ZynkError):
     def __init__(self, code: str, message: str, *, expected: str = "", got: str = "") -> None:
         super().__init__(message, expected=expected, got=got, retry=False)
         self.code = code
+
+
+class HandlerError(ZynkError):
+    """A handler raised what it must not: our own bug. The block that holds `tx_id` (32 B) is never
+    valid here, so the tx has to be kept out of blocks."""
+
+    def __init__(self, tx_id: bytes, message_type: str, error: Exception) -> None:
+        super().__init__(f"the handler of {message_type} has a bug", got=repr(error)[:200])
+        self.tx_id = tx_id
 
 
 @dataclass(frozen=True, slots=True)

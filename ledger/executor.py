@@ -22,8 +22,8 @@ import msgpack
 
 from ledger import codec
 from ledger.accounts import FEES_KEY, account_key, parse_account_row
-from ledger.errors import InvalidInputError, UsageError
-from ledger.execution import AuditLog, Event, StateView, TxFailure, TxHandler
+from ledger.errors import DurabilityError, InvalidInputError, UsageError
+from ledger.execution import AuditLog, Event, HandlerError, StateView, TxFailure, TxHandler
 from ledger.genesis_state import AUDIT_FRONTIER_KEY
 from ledger.merkle import compute_leaf_hash, compute_root
 from ledger.params import ChainParams
@@ -189,6 +189,10 @@ class Executor:
                 weight,
                 (),
             )
+        except DurabilityError:
+            raise  # a store that can not be read is no bug of the handler
+        except Exception as error:
+            raise HandlerError(tx.id, message.type, error) from error
         return TxResult(tx.id, "", "", tx.fee, weight, run.keep())
 
 

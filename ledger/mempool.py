@@ -323,6 +323,11 @@ class Mempool:
 
     # --- out ---
 
+    def remove(self, tx_id: bytes) -> list[bytes]:
+        """Drop a tx and those of its account that come after it; the ids dropped."""
+        tx = self.get(tx_id)
+        return [] if tx is None else self._cut(tx.payer, tx.nonce)
+
     def candidates(self, bytes_max: int, count_max: int) -> list[Tx]:
         """Txs for a block, best first, each account's in order of nonce, within the limits."""
         heads = self._heads

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +35,9 @@ from rpc.params import text_of_bytes
 VALID_FOR_BLOCKS = 200
 RESEND_INTERVAL_S = 2.0
 GROUP_COMMIT_S = 0.002
+FLUSH_LEAVES_MAX = 2000
+"""About 20 ms of the event loop, which consensus shares."""
+PUMP_RETRY_S = 1.0
 SUBMISSIONS_MAX = 4096
 BATCH_STATES_CACHED_MAX = 1024
 
@@ -62,7 +66,7 @@ class Anchoring:
         self._on_failure = on_failure
         self._pipeline = Pipeline(store)
         self._loop = asyncio.get_running_loop()
-        self._submissions: list[tuple[Request, asyncio.Future[Accepted]]] = []
+        self._submissions: deque[tuple[Request, asyncio.Future[Accepted]]] = deque()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -160,14 +164,22 @@ class Anchoring:
 
     def _flush(self) -> None:
         self._flush_timer = None
-        waiting, self._submissions = self._submissions, []
+        waiting: list[tuple[Request, asyncio.Future[Accepted]]] = []
+        room = FLUSH_LEAVES_MAX
+        while self._submissions and room > 0:
+            waiting.append(self._submissions.popleft())
+            room -= len(waiting[-1][0].leaves)
+        if self._submissions:  # the rest after others had their turn on the loop
+            self._flush_timer = self._loop.call_later(0, self._flush)
         try:
             answers = self._pipeline.accept_many([request for request, _ in waiting], _now_ms())
-        except DurabilityError as error:
-            self._fail(error)
+        except Exception as error:
             for _, future in waiting:
                 if not future.done():
                     future.set_exception(error)
+            if not isinstance(error, DurabilityError):
+                raise
+            self._fail(error)
             return
         for (_, future), answer in zip(waiting, answers, strict=True):
             if future.done():
@@ -221,6 +233,10 @@ class Anchoring:
                 self._start_send()
         except DurabilityError as error:
             self._fail(error)
+            return
+        except Exception:  # a bug of ours: say so, and try again
+            log.exception("anchoring failed; it goes on")
+            self._tick_timer = self._loop.call_later(PUMP_RETRY_S, self._pump)
             return
         waits = []
         deadline = self._pipeline.deadline_ms

@@ -122,6 +122,10 @@ class Api:
                 "voting": not reason,
                 "reason": reason,
             },
+            "failures": {
+                "count": node.driver.failures_total,
+                "last": node.driver.last_failure,
+            },
             "anchor_account": node.anchoring.account.hex(),
             "mempool": {"count": len(node.txpool.mempool), "bytes": node.txpool.mempool.bytes},
             "peers": len(node.link.peers()),

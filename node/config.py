@@ -22,6 +22,9 @@ ANCHOR_KEY_FILE = "keys/anchor.json"
 FAUCET_KEY_FILE = "keys/faucet.json"
 GUARD_FILE = "guard/sign.guard"
 DATA_FOLDER = "data"
+FORK_PROOF_FILE = "fork-proof.bin"
+"""Written when two final blocks of one height were seen; while it lies here the node does not
+vote."""
 READY_FILE = "node.json"
 """Written when the node listens: pid and real addresses. Removed at a clean stop."""
 

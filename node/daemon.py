@@ -35,6 +35,7 @@ from node.anchoring import Anchoring
 from node.api import Api
 from node.driver import ConsensusDriver
 from node.handlers import AUDIT_LOG, build_handlers
+from node.home import write_synced
 from node.keys import load_key
 from node.offences import Offences
 from node.signature_pool import SignaturePool
@@ -49,7 +50,6 @@ from rpc.server import RpcServer
 
 STORE_FOLDER = "chain"
 AUDIT_FOLDER = "audit"
-FORK_PROOF_FILE = "fork-proof.bin"
 SILENT_WITH_WORK_S = 5.0
 SILENT_IDLE_S = 3.0
 
@@ -167,7 +167,8 @@ class Node:
 
     def on_peer_up(self, peer: str, height: int) -> None:
         log.info("peer up", peer=peer, height=height)
-        self.sync.on_peer_up(peer, height)
+        if self.driver.stop_reason is None:
+            self.sync.on_peer_up(peer, height)
         self.driver.on_peer_up(peer)
 
     def on_peer_down(self, peer: str) -> None:
@@ -292,9 +293,10 @@ class Node:
         self.link.disconnect(peer, reason)
 
     def _save_fork_proof(self, proof: object) -> None:
-        path = self.config.home / FORK_PROOF_FILE
+        asyncio.get_running_loop().create_task(self.sync.stop(), name="stop-sync")
+        path = self.config.home / cfg.FORK_PROOF_FILE
         encode = getattr(proof, "encode", None)
-        path.write_bytes(encode() if encode is not None else repr(proof).encode())
+        write_synced(path, encode() if encode is not None else repr(proof).encode())
         log.critical("fork proof saved", path=str(path))
 
     def _write_ready_file(self) -> None:

@@ -18,10 +18,13 @@ import structlog
 from consensus import effects as fx
 from consensus import inputs
 from consensus.core import Core
+from consensus.leader import leader
 from consensus.messages import ConsensusMessage, Final, Propose, decode_message
+from consensus.statement import Statement, propose_sign_bytes
 from ledger.block import Block
 from ledger.chain import BlockTooEarly, Chain, Commit
-from ledger.errors import DurabilityError, InvalidInputError, ZynkError
+from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
+from ledger.execution import HandlerError
 from ledger.tx import Tx
 from node import wire
 from node.guard import GuardFile
@@ -30,6 +33,7 @@ from node.txpool import TxPool
 from p2p.link import P2PLink
 
 INPUTS_MAX = 20_000
+BUILD_TRIES_MAX = 16
 JUDGING_MAX = 16
 
 log = structlog.get_logger("consensus")
@@ -62,6 +66,7 @@ class ConsensusDriver:
         self.nullified_views_total = 0
         self.evidence_total = 0
         self.failures_total = 0
+        self.last_failure = ""
         self._chain = chain
         self._key = key
         self._guard = guard
@@ -126,11 +131,27 @@ class ConsensusDriver:
             self.feed(inputs.Received(peer=peer, message=decode_message(body)))
         elif tag == wire.TAG_COMPACT:
             compact = wire.CompactProposal.decode(body)
-            height = self._chain.height + 1
-            if height <= compact.height <= height + 1 and compact.signer in self._chain.validators:
+            if self._is_worth_completing(compact):
                 self.proposals.on_compact(peer, compact)
         else:
             self.proposals.on_message(peer, tag, body)
+
+    def _is_worth_completing(self, compact: wire.CompactProposal) -> bool:
+        """A proposal of this height's leader, or of a validator for the next height (whose leader
+        is not known yet), signed. Raises InvalidInputError for a forged one."""
+        ahead = compact.height - (self._chain.height + 1)
+        if ahead not in (0, 1) or compact.signer not in self._chain.validators:
+            return False
+        if ahead == 0 and compact.signer != leader(
+            self._chain.seed, compact.view, self._chain.validators
+        ):
+            raise InvalidInputError("proposal by another than the leader")
+        message = propose_sign_bytes(
+            self._chain.chain_id, compact.height, compact.view, compact.header.hash
+        )
+        if not self.core.signature_check(compact.signer, message, compact.signature):
+            raise InvalidInputError("proposal has a bad signature")
+        return True
 
     def _on_proposal(self, peer: str, propose: Propose) -> None:
         self.feed(inputs.Received(peer=peer, message=propose))
@@ -164,8 +185,13 @@ class ConsensusDriver:
         except Exception:
             # A bug of ours, perhaps met on purpose by a peer: the guard keeps us from signing
             # twice whatever state this leaves, so losing one step is safer than stopping.
-            self.failures_total += 1
-            log.exception("a consensus step failed", input=type(event).__name__)
+            self._note_failure("a consensus step failed", input=type(event).__name__)
+
+    def _note_failure(self, what: str, **details: object) -> None:
+        """Called while an exception is handled."""
+        self.failures_total += 1
+        self.last_failure = what
+        log.exception(what, **details)
 
     def stop(self, reason: str) -> None:
         """Stop for good; the node goes on serving reads."""
@@ -190,7 +216,7 @@ class ConsensusDriver:
                 if effect.blocks or effect.certificates:
                     self._chain.store_consensus(effect.blocks, effect.certificates)
                 if effect.guard and self._guard is not None:
-                    self._guard.append(effect.guard)
+                    self._append_to_guard(effect.guard)
             case fx.Broadcast():
                 self._broadcast(effect.message)
             case fx.SendTo():
@@ -222,6 +248,16 @@ class ConsensusDriver:
             case _:
                 assert_never(effect)
 
+    def _append_to_guard(self, records: Sequence[Statement]) -> None:
+        """Raises DurabilityError. A refusal means that core and guard disagree on what was signed:
+        nothing may leave any more."""
+        assert self._guard is not None
+        try:
+            self._guard.append(records)
+        except UsageError as error:
+            self.stop(f"the sign guard refused a vote: {error}")
+            raise _StoppedError from error
+
     def _broadcast(self, message: ConsensusMessage) -> None:
         if isinstance(message, Propose):
             self.proposals.remember(message.block)
@@ -251,18 +287,31 @@ class ConsensusDriver:
 
     def _build(self, effect: fx.BuildBlock) -> None:
         assert self._key is not None  # only a validator leads
-        params = self._chain.params
         block = None
         if effect.height == self._chain.height + 1:
-            block = self._chain.build(
-                view=effect.view,
-                proposer=self._key,
-                time_ms=self._wall_ms(),
-                candidates=self._txpool.mempool.candidates(
-                    bytes_max=params.block_bytes_max, count_max=params.block_txs_max
-                ),
-            )
+            block = self._build_around_bugs(effect.view)
         self.feed(inputs.BlockBuilt(height=effect.height, view=effect.view, block=block))
+
+    def _build_around_bugs(self, view: int) -> Block:
+        """A block of what is pending. A tx that a handler can not run is barred, since it would
+        keep every leader that holds it from proposing; after some of them the block is empty."""
+        assert self._key is not None
+        params = self._chain.params
+        for tries_left in reversed(range(BUILD_TRIES_MAX)):
+            candidates = self._txpool.mempool.candidates(
+                bytes_max=params.block_bytes_max, count_max=params.block_txs_max
+            )
+            try:
+                return self._chain.build(
+                    view=view,
+                    proposer=self._key,
+                    time_ms=self._wall_ms(),
+                    candidates=candidates if tries_left else (),
+                )
+            except HandlerError as error:
+                self._note_failure("a tx can not be executed; it is barred", tx=error.tx_id.hex())
+                self._txpool.bar(error.tx_id)
+        raise AssertionError("a block without txs runs no handler")
 
     def _judge(self, block: Block, fresh: bool) -> None:
         txs = self._txpool.pending_txs(block.tx_ids)
@@ -282,8 +331,8 @@ class ConsensusDriver:
         except InvalidInputError as error:
             log.warning("block refused", height=block.height, error=str(error))
             self.feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.INVALID))
-            return
-        self.feed(self._verdict(block, txs, fresh))
+        else:
+            self.feed(self._verdict(block, txs, fresh))
 
     def _verdict(self, block: Block, txs: Sequence[Tx], fresh: bool) -> inputs.BlockJudged:
         verdict = inputs.Verdict.VALID
@@ -293,6 +342,9 @@ class ConsensusDriver:
             verdict = inputs.Verdict.EARLY
         except InvalidInputError as error:
             log.warning("block refused", height=block.height, error=str(error))
+            verdict = inputs.Verdict.INVALID
+        except Exception:  # a bug of ours: no vote for what we can not judge
+            self._note_failure("a block can not be judged", height=block.height)
             verdict = inputs.Verdict.INVALID
         return inputs.BlockJudged(block_hash=block.hash, verdict=verdict)
 

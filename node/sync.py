@@ -33,7 +33,9 @@ RESPONSE_TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.5
 SYNC_GAP_HEIGHTS = 4
 """Up to this far behind, consensus catches up by itself (DESIGN rule 16)."""
-REQUESTS_PER_S_MAX = 50
+REQUESTS_PER_S_MAX = 20
+REQUESTS_OF_ALL_PER_S_MAX = 60
+"""Serving a full range costs some 10 ms of the event loop, which consensus shares."""
 FAULT_PAUSE_S = 1.0
 FAULT_PAUSE_MAX_S = 60.0
 FAULTY_PEERS_MAX = 1024
@@ -77,6 +79,7 @@ class BlockSync:
         self._pending: tuple[str, asyncio.Future[wire.Range]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._rate = 0.0
+        self._served_of_all = (0.0, 0)
         self._served: dict[str, tuple[float, int]] = {}
         self._turn = 0
         self._faults: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -227,6 +230,14 @@ class BlockSync:
         if self._pending is not None and self._pending[0] == peer and not self._pending[1].done():
             self._pending[1].set_result(answer)
 
+    def _take_from_budget(self, now: float) -> bool:
+        """One request of the second's budget for all peers together."""
+        second, count = self._served_of_all
+        if now - second >= 1.0:
+            second, count = now, 0
+        self._served_of_all = (second, count + 1)
+        return count < REQUESTS_OF_ALL_PER_S_MAX
+
     def on_request(self, peer: str, payload: bytes) -> None:
         """Channel 2: serve a range. Raises InvalidInputError."""
         if payload[0] != wire.TAG_RANGE_REQUEST:
@@ -237,7 +248,7 @@ class BlockSync:
         if now - second >= 1.0:
             second, count = now, 0
         self._served[peer] = (second, count + 1)
-        if count >= REQUESTS_PER_S_MAX:
+        if count >= REQUESTS_PER_S_MAX or not self._take_from_budget(now):
             return
         items: list[tuple[bytes, bytes]] = []
         room = RANGE_BYTES

@@ -35,6 +35,7 @@ WANT_ANSWER_BYTES_MAX = 1024 * 1024
 INBOX_BYTES_MAX = 8 * 1024 * 1024
 ADMIT_BATCH_TXS = 256
 WAITERS_MAX = 20_000
+BARRED_MAX = 1024
 RESTART_PAUSE_S = 0.5
 
 log = structlog.get_logger("tx")
@@ -72,6 +73,7 @@ class TxPool:
         self._first_seen: dict[bytes, float] = {}
         self._waiters: dict[bytes, tuple[asyncio.Future[tuple[int, int]], int]] = {}
         self._offer_turn = 0
+        self._barred: dict[bytes, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
 
@@ -140,6 +142,8 @@ class TxPool:
         return tx_id in self.mempool or self._chain.tx_location(tx_id) is not None
 
     def _check_before_signature(self, tx: Tx) -> None:
+        if tx.id in self._barred:
+            raise InvalidInputError("this node can not execute the tx, for a bug of its own")
         self._chain.executor.check(tx, self._chain.params)
         account = read_account(self._chain.tree, tx.payer)
         if tx.nonce < account.nonce:
@@ -255,6 +259,15 @@ class TxPool:
                 self._link.send(peer.peer, wire.CHANNEL_TX, offer)
 
     # --- for blocks ---
+
+    def bar(self, tx_id: bytes) -> None:
+        """A tx that no block can hold, because executing it fails for a bug of ours: drop it, and
+        do not take it in again while this node runs."""
+        self._barred[tx_id] = None
+        if len(self._barred) > BARRED_MAX:
+            self._barred.pop(next(iter(self._barred)))
+        for gone in self.mempool.remove(tx_id):
+            self._first_seen.pop(gone, None)
 
     def find(self, tx_id: bytes) -> bytes | None:
         """Wire bytes of a pending tx."""

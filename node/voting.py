@@ -60,6 +60,14 @@ def open_voting_key(home: Path, chain: Chain, store: Store, passphrase: str | No
             key=None, guard=None, reason="this is a full node: it has no validator key"
         )
     key = load_key(path, passphrase)
+    fork_proof = home / cfg.FORK_PROOF_FILE
+    if fork_proof.exists():
+        return VotingKey(
+            key=key,
+            guard=None,
+            reason=f"the chain has forked: settle it with the other operators, then remove "
+            f"{fork_proof}",
+        )
     try:
         guard = GuardFile.open(home / cfg.GUARD_FILE, chain.chain_id, key.public_key)
     except ZynkError as error:

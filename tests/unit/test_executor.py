@@ -11,6 +11,7 @@ from ledger import codec
 from ledger.accounts import FEES_KEY, TransferBody, account_key, read_account
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
+from ledger.execution import HandlerError
 from ledger.executor import Execution, Executor
 from ledger.fees import compute_fee_min
 from ledger.genesis_state import AUDIT_FRONTIER_KEY
@@ -170,8 +171,11 @@ def test_rows_log_entries_and_events_of_good_txs_come_in_tx_order() -> None:
 
 
 def test_a_bug_in_a_handler_is_not_taken_for_a_failed_tx() -> None:
-    with pytest.raises(KeyError):
-        execute(new_tree(), [probe(FAUCET, 0, "bug", "x")])
+    tx = probe(FAUCET, 0, "bug", "x")
+    with pytest.raises(HandlerError) as caught:
+        execute(new_tree(), [tx])
+    assert caught.value.tx_id == tx.id
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 INADMISSIBLE = {
