@@ -100,7 +100,7 @@ def run(options: argparse.Namespace, folder: str) -> dict[str, object]:
             txs.append(make_tx(payer, nonces[payer], to, rng.randbytes(options.payload)))
             nonces[payer] += 1
         started, started_cpu = time.perf_counter(), time.process_time()
-        block = chain.build(view=1, proposer=proposer, time_ms=0, candidates=txs)
+        block = chain.build(view=1, facts=chain.plain_facts(proposer), time_ms=0, candidates=txs)
         execute_s.append(time.perf_counter() - started)
         execute_cpu_s.append(time.process_time() - started_cpu)
         assert len(block.txs) == options.txs, "every tx was admissible"

@@ -23,7 +23,7 @@ from ledger.certificate import VIEW_MAX, Certificate
 from ledger.errors import InvalidInputError
 from ledger.tx import CHAIN_ID_MAX, TX_BYTES_MAX
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 HEADER_BYTES_MAX = 1024
 BLOCK_BYTES_MAX = 2 * 1024 * 1024
 BLOCK_TXS_MAX = 4096

@@ -23,20 +23,30 @@ from ledger.accounts import (
     read_account,
 )
 from ledger.block import PROTOCOL_VERSION, Block, Header, compute_body_hash
-from ledger.certificate import Certificate, VoteKind, verify_certificate
+from ledger.certificate import Certificate, SignatureCheck, VoteKind, verify_certificate
 from ledger.chain_view import ChainView
 from ledger.consensus_rows import ConsensusRows
+from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError, UsageError
-from ledger.execution import AuditLog, TxHandler
-from ledger.executor import Execution, Executor
-from ledger.finality import FinalityProof
-from ledger.genesis_state import AUDIT_FRONTIER_KEY, VALIDATORS_KEY, GenesisState
+from ledger.execution import AuditLog, BlockFacts, BlockModule, Event, TxHandler
+from ledger.executor import BlockPlace, Execution, Executor
+from ledger.finality import FinalityProof, Handoff
+from ledger.genesis_state import AUDIT_FRONTIER_KEY, BEACON_KEY, SUPPLY_KEY, GenesisState
 from ledger.params import PARAMS_KEY, ChainParams
 from ledger.state import StateTree
 from ledger.state.top import choose_levels
 from ledger.store import Batch, Store
 from ledger.tx import Tx
-from ledger.tx_result import TxResult
+from ledger.tx_result import BLOCK_RESULT_ID, TxResult
+from ledger.validator_rows import (
+    LAST_KEY,
+    NEXT_KEY,
+    SET_BY_HASH,
+    SET_KEY,
+    add_validator_rows,
+    read_handoff_heights,
+    read_validator_set,
+)
 from ledger.validator_set import ValidatorSet
 
 CANDIDATES_MAX = 16
@@ -59,13 +69,15 @@ class BlockTooEarly(InvalidInputError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """What a height brought. `next_nonces` and `balances` are those of the payers in the block
-    (for the mempool); `audit_size_before` is the log's size before `log_entries`."""
+    (for the mempool); `audit_size_before` is the log's size before `log_entries`; `events` are the
+    block's own."""
 
     height: int
     block_hash: bytes
     time_ms: int
     tx_ids: tuple[bytes, ...]
     results: tuple[TxResult, ...]
+    events: tuple[Event, ...]
     audit_size_before: int
     log_entries: list[bytes] = field(repr=False)
     side_rows: dict[bytes, bytes] = field(repr=False)
@@ -106,9 +118,14 @@ class Chain:
                 expected=f"state at height {self.height}",
                 got=f"height {tree.height}, root {tree.root.hex()}",
             )
-        self._params_row = _need_row(tree, PARAMS_KEY)
-        self.params = ChainParams.decode(self._params_row)
-        self.validators = ValidatorSet.decode(_need_row(tree, VALIDATORS_KEY))
+        self.signature_check: SignatureCheck = is_valid_signature
+        """Checks the signatures of a parent certificate; a node puts its cache here."""
+        self._rows: dict[bytes, bytes] = {}
+        self.params: ChainParams
+        self.last_validators: ValidatorSet
+        self.validators: ValidatorSet
+        self.next_validators: ValidatorSet
+        self._follow_rows()
 
     @classmethod
     def open(
@@ -118,6 +135,7 @@ class Chain:
         handlers: Mapping[str, TxHandler],
         audit_log: AuditLog,
         commit_rows: CommitRows | None = None,
+        modules: Sequence[BlockModule] = (),
     ) -> Chain:
         """Start an empty store at height 0 in one synced batch, or load what it holds.
 
@@ -133,7 +151,7 @@ class Chain:
         if found is None:
             _write_genesis(store, genesis)
         tree = StateTree.open(store)
-        executor = Executor(genesis.chain_id, handlers, audit_log)
+        executor = Executor(genesis.chain_id, handlers, audit_log, modules)
         return cls(store, genesis, tree, executor, audit_log, commit_rows)
 
     # --- the tip ---
@@ -153,8 +171,8 @@ class Chain:
 
     @property
     def seed(self) -> bytes:
-        """What picks the leaders of height + 1: until the beacon comes, the parent block's hash."""
-        return self.head_hash
+        """What picks the leaders of height + 1 (32 B): the beacon after the tip."""
+        return _need_row(self.tree, BEACON_KEY)
 
     def account(self, account_id: bytes) -> Account:
         """At the tip."""
@@ -166,23 +184,17 @@ class Chain:
         self,
         *,
         view: int,
-        proposer: bytes,
         time_ms: int,
+        facts: BlockFacts,
         candidates: Sequence[Tx],
-        vrf_proof: bytes = b"",
     ) -> Block:
         """A block for height + 1 of those `candidates` that are admissible, in order, within the
-        limits. Its time is `time_ms`, or 1 ms after the parent's if that is later."""
+        limits. Its time is `time_ms`, or 1 ms after the parent's if that is later.
+
+        Raises InvalidInputError if a block module refuses `facts`.
+        """
         time_ms = max(time_ms, self.head_time_ms + 1)
-        execution = self.executor.execute(
-            self.tree,
-            None,
-            height=self.height + 1,
-            time_ms=time_ms,
-            txs=candidates,
-            params=self.params,
-            skip_inadmissible=True,
-        )
+        execution = self._execute(time_ms, facts, candidates, skip_inadmissible=True)
         included = execution.included
         header = Header(
             protocol_version=PROTOCOL_VERSION,
@@ -191,18 +203,51 @@ class Chain:
             time_ms=time_ms,
             parent_hash=self.head_hash,
             origin_view=view,
-            proposer=proposer,
-            vrf_proof=vrf_proof,
-            body_hash=compute_body_hash([tx.id for tx in included], self.head_certificate),
+            proposer=facts.proposer,
+            vrf_proof=facts.vrf_proof,
+            body_hash=compute_body_hash(
+                [tx.id for tx in included],
+                facts.parent_certificate,
+                facts.late_votes,
+                facts.evidence,
+            ),
             state_root=execution.overlay.root,
             audit_size=execution.audit_size,
             audit_root=execution.audit_root,
             results_root=execution.results_root,
             validators_hash=self.validators.hash,
-            next_validators_hash=self.validators.hash,
+            next_validators_hash=self.next_validators.hash,
         )
         self._remember(header.hash, execution)
-        return Block(header, tuple(tx.encoded for tx in included), self.head_certificate)
+        return Block(
+            header,
+            tuple(tx.encoded for tx in included),
+            facts.parent_certificate,
+            facts.late_votes,
+            facts.evidence,
+        )
+
+    def plain_facts(self, proposer: bytes) -> BlockFacts:
+        """Those of a block that says nothing but its txs, with the certificate held here."""
+        return BlockFacts(proposer=proposer, parent_certificate=self.head_certificate)
+
+    def _execute(
+        self, time_ms: int, facts: BlockFacts, txs: Sequence[Tx], *, skip_inadmissible: bool
+    ) -> Execution:
+        return self.executor.execute(
+            self.tree,
+            None,
+            place=BlockPlace(
+                height=self.height + 1,
+                time_ms=time_ms,
+                parent_time_ms=self.head_time_ms,
+                parent_hash=self.head_hash,
+            ),
+            facts=facts,
+            txs=txs,
+            params=self.params,
+            skip_inadmissible=skip_inadmissible,
+        )
 
     def judge(self, block: Block, txs: Sequence[Tx], *, now_ms: int | None) -> None:
         """Raise InvalidInputError unless `block` is valid for height + 1.
@@ -217,7 +262,7 @@ class Chain:
             raise BlockTooEarly(block.header.time_ms, now_ms + self.params.time_ahead_max_ms)
         if block.hash not in self._candidates:
             self._check_parent_certificate(block.parent_certificate)
-            self._remember(block.hash, self._execute_and_compare(block.header, txs))
+            self._remember(block.hash, self._execute_and_compare(block, txs))
 
     def _check_header(self, header: Header) -> None:
         for what, expected, got in (
@@ -225,10 +270,8 @@ class Chain:
             ("chain id", self.chain_id, header.chain_id),
             ("height", self.height + 1, header.height),
             ("parent", self.head_hash, header.parent_hash),
-            # The field waits for the beacon; until then nothing verifies it, so it stays empty.
-            ("VRF proof", b"", header.vrf_proof),
             ("validators hash", self.validators.hash, header.validators_hash),
-            ("next validators hash", self.validators.hash, header.next_validators_hash),
+            ("next validators hash", self.next_validators.hash, header.next_validators_hash),
         ):
             if expected != got:
                 raise InvalidInputError(
@@ -250,9 +293,11 @@ class Chain:
             raise InvalidInputError("block body does not match its header")
         if tuple(tx.id for tx in txs) != block.tx_ids:
             raise UsageError("the txs given are not those of the block")
-        if block.late_votes or block.evidence:
-            # Nothing counts them before staking does; unverified bytes have no place in a chain.
-            raise InvalidInputError("block carries late votes or evidence", expected="none")
+        header = block.header
+        if not self.executor.modules and (
+            header.vrf_proof or block.late_votes or block.evidence
+        ):  # bytes that nobody judges have no place in a chain
+            raise InvalidInputError("block carries what no module of this chain judges")
 
     def _check_parent_certificate(self, certificate: Certificate | None) -> None:
         if certificate == self.head_certificate:
@@ -267,18 +312,11 @@ class Chain:
             or certificate.block_hash != self.head.hash
         ):
             raise InvalidInputError("parent certificate does not finalize the parent")
-        verify_certificate(certificate, self.validators, self.chain_id)
+        verify_certificate(certificate, self.last_validators, self.chain_id, self.signature_check)
 
-    def _execute_and_compare(self, header: Header, txs: Sequence[Tx]) -> Execution:
-        execution = self.executor.execute(
-            self.tree,
-            None,
-            height=header.height,
-            time_ms=header.time_ms,
-            txs=txs,
-            params=self.params,
-            skip_inadmissible=False,
-        )
+    def _execute_and_compare(self, block: Block, txs: Sequence[Tx]) -> Execution:
+        header = block.header
+        execution = self._execute(header.time_ms, facts_of(block), txs, skip_inadmissible=False)
         for what, expected, got in (
             ("state root", execution.overlay.root, header.state_root),
             ("audit size", execution.audit_size, header.audit_size),
@@ -320,7 +358,8 @@ class Chain:
         execution = self._candidates[block.hash]
         old_size = self._audit_log.size_and_root(self._frontier())[0]
         batch = Batch()
-        block_rows.add_block_rows(batch, block, certificate, execution.results)
+        block_rows.add_block_rows(batch, block, certificate, _all_results(execution))
+        add_validator_rows(batch, block.header, self.next_validators)
         self.tree.add_rows(
             execution.overlay, batch, height=block.height, time_ms=block.header.time_ms
         )
@@ -340,6 +379,7 @@ class Chain:
             time_ms=block.header.time_ms,
             tx_ids=block.tx_ids,
             results=execution.results,
+            events=execution.block_result.events if execution.block_result else (),
             audit_size_before=old_size,
             log_entries=execution.log_entries,
             side_rows=execution.side_rows,
@@ -360,14 +400,28 @@ class Chain:
         self.tree.adopt(execution.overlay)
         self._consensus.forget(old_keys)
         self._candidates.clear()
-        self._recent_results[block.height] = list(execution.results)
+        self._recent_results[block.height] = _all_results(execution)
         self._recent_results.pop(block.height - RESULTS_KEPT, None)
         self.height = block.height
         self.head = block.header
         self.head_certificate = certificate
-        row = _need_row(self.tree, PARAMS_KEY)
-        if row != self._params_row:
-            self._params_row, self.params = row, ChainParams.decode(row)
+        self._follow_rows()
+
+    def _follow_rows(self) -> None:
+        """Decode what the tip says of parameters and validator sets, if it changed."""
+        for key in (PARAMS_KEY, LAST_KEY, SET_KEY, NEXT_KEY):
+            row = _need_row(self.tree, key)
+            if row == self._rows.get(key):
+                continue
+            self._rows[key] = row
+            if key == PARAMS_KEY:
+                self.params = ChainParams.decode(row)
+            elif key == LAST_KEY:
+                self.last_validators = ValidatorSet.decode(row)
+            elif key == SET_KEY:
+                self.validators = ValidatorSet.decode(row)
+            else:
+                self.next_validators = ValidatorSet.decode(row)
 
     # --- reading ---
 
@@ -384,6 +438,10 @@ class Chain:
 
     def results(self, height: int) -> list[TxResult]:
         """In tx order."""
+        return [r for r in self.all_results(height) if r.tx_id != BLOCK_RESULT_ID]
+
+    def all_results(self, height: int) -> list[TxResult]:
+        """The leaves of the results tree: those of the txs, then the block's own if it has one."""
         return self._recent_results.get(height) or block_rows.read_results(self._store, height)
 
     def height_of(self, block_hash: bytes) -> int | None:
@@ -391,10 +449,29 @@ class Chain:
         return block_rows.read_height_of(self._store, block_hash)
 
     def validators_at(self, height: int) -> ValidatorSet:
-        """The set that voted on a final `height`. Until staking moves it, the set is genesis's."""
-        if self.header(height).validators_hash != self.validators.hash:
-            raise InvalidInputError("the validator set of this height is not kept", got=str(height))
-        return self.validators
+        """The set that voted on a final `height`, or that votes on the next one. Raises
+        InvalidInputError."""
+        if height == self.height + 1:
+            return self.validators
+        return self._set_by_hash(self.header(height).validators_hash)
+
+    def _set_by_hash(self, set_hash: bytes) -> ValidatorSet:
+        for known in (self.validators, self.last_validators, self.next_validators):
+            if known.hash == set_hash:
+                return known
+        return read_validator_set(self._store, set_hash)
+
+    def handoffs(self, first: int, last: int) -> list[Handoff]:
+        """The handoffs by the headers of heights first..last, each to the set that it names for
+        the next height. Raises InvalidInputError for heights that are not final here."""
+        return [
+            Handoff(
+                header=self.header(height),
+                certificate=self.certificate(height),
+                next_validators=self._set_by_hash(self.header(height).next_validators_hash),
+            )
+            for height in read_handoff_heights(self._store, first, last)
+        ]
 
     def tx_location(self, tx_id: bytes) -> tuple[int, int] | None:
         """(height, index in the block) of a final tx, or None."""
@@ -404,8 +481,10 @@ class Chain:
         """The tip with its proofs. Raises InvalidInputError (retry) before block 1."""
         return self.view_at(self.height)
 
-    def view_at(self, height: int) -> ChainView:
-        """The state after `height`; what history no longer keeps fails on reading."""
+    def view_at(self, height: int, trusted_height: int = 0) -> ChainView:
+        """The state after `height`; what history no longer keeps fails on reading. Its proofs
+        begin at the set that the header of `trusted_height` names for the next height (0: genesis).
+        """
         if self.head is None or self.head_certificate is None or not 1 <= height <= self.height:
             raise InvalidInputError(
                 "no final block at this height",
@@ -413,11 +492,20 @@ class Chain:
                 got=str(height),
                 retry=height >= self.height,
             )
-        if height == self.height:
-            proof = FinalityProof(header=self.head, certificate=self.head_certificate)
+        return ChainView(self.tree, self._store, self.finality(height, trusted_height))
+
+    def finality(self, height: int, trusted_height: int = 0) -> FinalityProof:
+        """Why the header of `height` is final, for whoever trusts what `trusted_height` handed
+        over. Raises InvalidInputError."""
+        if height == self.height and self.head and self.head_certificate:
+            header, certificate = self.head, self.head_certificate
         else:
-            proof = FinalityProof(header=self.header(height), certificate=self.certificate(height))
-        return ChainView(self.tree, self._store, proof)
+            header, certificate = self.header(height), self.certificate(height)
+        return FinalityProof(
+            header=header,
+            certificate=certificate,
+            handoffs=tuple(self.handoffs(trusted_height + 1, height - 1)),
+        )
 
     # --- consensus durability ---
 
@@ -433,7 +521,7 @@ class Chain:
     # --- invariants ---
 
     def check_invariants(self) -> None:
-        """Balances and pools add up to the genesis supply. Walks all accounts: slow.
+        """Balances and pools add up to the supply. Walks all accounts: slow.
 
         Raises InvalidInputError if the store breaks that.
         """
@@ -442,10 +530,13 @@ class Chain:
             codec.read_int(codec.decode(row, bytes_max=9), "pool")
             for _, row in self.tree.iterate(POOL_PREFIX)
         )
-        if balances + pools != self.genesis.supply:
+        supply = codec.read_int(
+            codec.decode(_need_row(self.tree, SUPPLY_KEY), bytes_max=9), "supply"
+        )
+        if balances + pools != supply:
             raise InvalidInputError(
                 "the supply is not conserved",
-                expected=f"{self.genesis.supply} uzynk",
+                expected=f"{supply} uzynk",
                 got=f"{balances} in accounts and {pools} in pools",
             )
 
@@ -455,9 +546,26 @@ def _write_genesis(store: Store, genesis: GenesisState) -> None:
     rows, batch = genesis.state_rows(), Batch()
     tree = StateTree.open(store, top_levels=choose_levels(len(rows)))
     tree.add_rows(tree.compute(rows), batch, height=0, time_ms=genesis.time_ms)
+    batch.put(SET_BY_HASH + genesis.validators.hash, genesis.validators.encoded)
     batch.put(block_rows.META_GENESIS, genesis.genesis_hash)
     batch.put(block_rows.META_HEIGHT, bytes(8))
     store.write(batch, sync=True)
+
+
+def facts_of(block: Block) -> BlockFacts:
+    """What `block` says besides its txs."""
+    return BlockFacts(
+        proposer=block.header.proposer,
+        vrf_proof=block.header.vrf_proof,
+        parent_certificate=block.parent_certificate,
+        late_votes=block.late_votes,
+        evidence=block.evidence,
+    )
+
+
+def _all_results(execution: Execution) -> list[TxResult]:
+    block_result = execution.block_result
+    return [*execution.results] if block_result is None else [*execution.results, block_result]
 
 
 def _need_row(tree: StateTree, key: bytes) -> bytes:

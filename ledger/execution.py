@@ -7,6 +7,10 @@ result carries the code. Anything else it raises is our own bug: `HandlerError`,
 
 Whatever a handler reads is in the state tree (through `ExecutionContext.state`) or in the context:
 never a clock, a file or a process-local table, so that a node joined by snapshot executes the same.
+
+A block module runs beside the txs: `begin` before the first, `end` after the last, each module in
+its place of a fixed order. It judges what the block says besides its txs (`BlockFacts`) and does
+what falls due by height or block time.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from ledger.certificate import Certificate
 from ledger.errors import ZynkError
+from ledger.params import ChainParams
 
 
 class TxFailure(ZynkError):
@@ -70,6 +76,48 @@ class ExecutionContext(Protocol):
         """Append `entry` to the global audit log; return its leaf index (0-based)."""
 
     def emit(self, event: Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockFacts:
+    """What a block says besides its txs. The parent certificate has been verified; nothing else
+    has. `late_votes` and `evidence` are wire bytes (docs/protocol.md)."""
+
+    proposer: bytes
+    vrf_proof: bytes = b""
+    parent_certificate: Certificate | None = None
+    late_votes: tuple[bytes, ...] = ()
+    evidence: tuple[bytes, ...] = ()
+
+
+class BlockContext(Protocol):
+    """What a block module may see and do."""
+
+    chain_id: str
+    height: int
+    time_ms: int
+    parent_time_ms: int
+    parent_hash: bytes
+    params: ChainParams
+    facts: BlockFacts
+    state: StateView
+
+    def side_put(self, key: bytes, value: bytes) -> None:
+        """As `ExecutionContext.side_put`."""
+
+    def emit(self, event: Event) -> None:
+        """Into the block's own result, which the results root covers (`ledger.tx_result`)."""
+
+
+class BlockModule(Protocol):
+    """Does its part of each block. Both raise InvalidInputError if the block can not be valid;
+    anything else that they raise is our own bug."""
+
+    def begin(self, context: BlockContext) -> None:
+        """Before the first tx."""
+
+    def end(self, context: BlockContext) -> None:
+        """After the last tx, when the block's fees are in the pool."""
 
 
 class TxHandler(Protocol):

@@ -9,6 +9,9 @@ Rules (docs/protocol.md, "Execution"):
   the result carries the code.
 - Fees of the block are added to the fee pool once, after the last tx; audit entries go into the
   frontier once, in tx order.
+- Block modules begin before the first tx and end after the fees are in the pool. Before they end,
+  the validator sets move up by a height (`ledger.validator_rows`). What the modules emit is the
+  block's own result, the last leaf of the results tree; without events there is none.
 
 Signatures are checked elsewhere, once per tx. Whoever builds leaves inadmissible txs out.
 """
@@ -23,13 +26,23 @@ import msgpack
 from ledger import codec
 from ledger.accounts import FEES_KEY, account_key, parse_account_row
 from ledger.errors import DurabilityError, InvalidInputError, UsageError
-from ledger.execution import AuditLog, Event, HandlerError, StateView, TxFailure, TxHandler
+from ledger.execution import (
+    AuditLog,
+    BlockFacts,
+    BlockModule,
+    Event,
+    HandlerError,
+    StateView,
+    TxFailure,
+    TxHandler,
+)
 from ledger.genesis_state import AUDIT_FRONTIER_KEY
 from ledger.merkle import compute_leaf_hash, compute_root
 from ledger.params import ChainParams
 from ledger.state import Overlay, StateTree
 from ledger.tx import TX_BYTES_MAX, Tx
-from ledger.tx_result import CODE_MAX, EVENTS_MAX, RESULT_MESSAGE_MAX, TxResult
+from ledger.tx_result import BLOCK_RESULT_ID, CODE_MAX, EVENTS_MAX, RESULT_MESSAGE_MAX, TxResult
+from ledger.validator_rows import move_up_validator_sets
 
 CHECKED_MAX = 65536
 
@@ -38,12 +51,14 @@ CHECKED_MAX = 65536
 class Execution:
     """What executing a block gives; nothing is written yet.
 
-    `included` are the txs executed (when building, those left out are missing), `results` theirs.
+    `included` are the txs executed (when building, those left out are missing), `results` theirs;
+    `block_result` holds the block modules' events, if there are any.
     `next_nonces` and `balances`: after the block, for each payer in it.
     """
 
     overlay: Overlay
     results: tuple[TxResult, ...]
+    block_result: TxResult | None
     included: tuple[Tx, ...]
     side_rows: dict[bytes, bytes]
     log_entries: list[bytes]
@@ -55,18 +70,33 @@ class Execution:
     balances: dict[bytes, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPlace:
+    """Where a block stands: its height and time (Unix milliseconds), and its parent's."""
+
+    height: int
+    time_ms: int
+    parent_time_ms: int
+    parent_hash: bytes
+
+
 class Executor:
     """The handlers of a chain, and the loop that runs them. Holds no chain state: the only thing
     it remembers is which tx ids passed `check`, which is a pure function of the tx."""
 
     def __init__(
-        self, chain_id: str, handlers: Mapping[str, TxHandler], audit_log: AuditLog
+        self,
+        chain_id: str,
+        handlers: Mapping[str, TxHandler],
+        audit_log: AuditLog,
+        modules: Sequence[BlockModule] = (),
     ) -> None:
         for name, handler in handlers.items():
             if name != handler.type:
                 raise UsageError("handler under a wrong name", expected=handler.type, got=name)
         self.chain_id = chain_id
         self.handlers = dict(handlers)
+        self.modules = tuple(modules)
         self._audit_log = audit_log
         self._weights: dict[bytes, int] = {}
 
@@ -122,28 +152,68 @@ class Executor:
         tree: StateTree,
         parent: Overlay | None,
         *,
-        height: int,
-        time_ms: int,
+        place: BlockPlace,
+        facts: BlockFacts,
         txs: Sequence[Tx],
         params: ChainParams,
         skip_inadmissible: bool,
     ) -> Execution:
-        """Run `txs` in order after `parent` (None: after the tip of `tree`), changing neither.
+        """Run a block with `txs` in order after `parent` (None: after the tip of `tree`), changing
+        neither.
 
         With `skip_inadmissible` (building) txs that can not be in the block are left out; without
-        it (judging) the first one raises InvalidInputError.
+        it (judging) the first one raises InvalidInputError, as do facts that a module refuses.
         """
         source = tree if parent is None else parent
         frontier = source.get(AUDIT_FRONTIER_KEY) or b""
         audit_size, audit_root = self._audit_log.size_and_root(frontier)
-        run = _BlockRun(self.chain_id, height, time_ms, source, audit_size)
+        run = _BlockRun(self.chain_id, place, facts, params, source, audit_size)
+        for module in self.modules:
+            module.begin(run)
+        block_events = list(run.keep())
         limits = _BlockLimits(params)
+        results, included = self._run_txs(run, limits, txs, params, skip_inadmissible)
+        run.pay_fees_to_pool()
+        move_up_validator_sets(run)
+        for module in self.modules:
+            module.end(run)
+        block_events += run.keep()
+        block_result = _block_result(block_events)
+        if run.log_entries:
+            frontier = self._audit_log.append(frontier, run.log_entries)
+            run.rows[AUDIT_FRONTIER_KEY] = frontier
+            audit_size, audit_root = self._audit_log.size_and_root(frontier)
+        next_nonces, balances = run.payers_after()
+        leaves = results if block_result is None else [*results, block_result]
+        return Execution(
+            overlay=tree.compute(run.rows, parent),
+            results=tuple(results),
+            block_result=block_result,
+            included=tuple(included),
+            side_rows=run.side_rows,
+            log_entries=run.log_entries,
+            audit_size=audit_size,
+            audit_root=audit_root,
+            results_root=compute_root([compute_leaf_hash(r.leaf_bytes()) for r in leaves]),
+            weight=limits.weight,
+            next_nonces=next_nonces,
+            balances=balances,
+        )
+
+    def _run_txs(
+        self,
+        run: _BlockRun,
+        limits: _BlockLimits,
+        txs: Sequence[Tx],
+        params: ChainParams,
+        skip_inadmissible: bool,
+    ) -> tuple[list[TxResult], list[Tx]]:
         results: list[TxResult] = []
         included: list[Tx] = []
         for tx in txs:
             try:
                 weight = self._check(tx, params)
-                _check_height(tx, height, params)
+                _check_height(tx, run.height, params)
                 limits.check(len(tx.encoded), weight)
                 run.take_fee(tx)
             except InvalidInputError:
@@ -153,25 +223,7 @@ class Executor:
             limits.take(len(tx.encoded), weight)
             results.append(self._run_messages(run, tx, weight))
             included.append(tx)
-        run.pay_fees_to_pool()
-        if run.log_entries:
-            frontier = self._audit_log.append(frontier, run.log_entries)
-            run.rows[AUDIT_FRONTIER_KEY] = frontier
-            audit_size, audit_root = self._audit_log.size_and_root(frontier)
-        next_nonces, balances = run.payers_after()
-        return Execution(
-            overlay=tree.compute(run.rows, parent),
-            results=tuple(results),
-            included=tuple(included),
-            side_rows=run.side_rows,
-            log_entries=run.log_entries,
-            audit_size=audit_size,
-            audit_root=audit_root,
-            results_root=compute_root([compute_leaf_hash(r.leaf_bytes()) for r in results]),
-            weight=limits.weight,
-            next_nonces=next_nonces,
-            balances=balances,
-        )
+        return results, included
 
     def _run_messages(self, run: _BlockRun, tx: Tx, weight: int) -> TxResult:
         handlers = self.handlers
@@ -194,6 +246,12 @@ class Executor:
         except Exception as error:
             raise HandlerError(tx.id, message.type, error) from error
         return TxResult(tx.id, "", "", tx.fee, weight, run.keep())
+
+
+def _block_result(events: Sequence[Event]) -> TxResult | None:
+    if not events:
+        return None
+    return TxResult(BLOCK_RESULT_ID, "", "", 0, 0, tuple(events))
 
 
 def _check_height(tx: Tx, height: int, params: ChainParams) -> None:
@@ -236,20 +294,26 @@ class _BlockLimits:
 
 
 class _BlockRun:
-    """The journal of one block: the `ExecutionContext` of each of its txs in turn, and their
-    `StateView`. Block rows lie over the source, the running tx's rows over the block's."""
+    """The journal of one block: the `BlockContext` of its modules, the `ExecutionContext` of each
+    of its txs in turn, and their `StateView`. Block rows lie over the source, the rows of the
+    running tx (or module) over the block's."""
 
     def __init__(
         self,
         chain_id: str,
-        height: int,
-        time_ms: int,
+        place: BlockPlace,
+        facts: BlockFacts,
+        params: ChainParams,
         source: StateTree | Overlay,
         audit_size: int,
     ) -> None:
         self.chain_id = chain_id
-        self.height = height
-        self.time_ms = time_ms
+        self.height = place.height
+        self.time_ms = place.time_ms
+        self.parent_time_ms = place.parent_time_ms
+        self.parent_hash = place.parent_hash
+        self.params = params
+        self.facts = facts
         self.payer = b""
         self.tx_id = b""
         self.rows: dict[bytes, bytes | None] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ledger import codec
 from ledger.accounts import ACCOUNT_ID_BYTES, FEES_KEY, Account, account_key
@@ -10,17 +11,22 @@ from ledger.errors import InvalidInputError
 from ledger.params import PARAMS_KEY, ChainParams
 from ledger.state import state_key
 from ledger.tx import CHAIN_ID_MAX
+from ledger.validator_rows import genesis_validator_rows
 from ledger.validator_set import ValidatorSet
 
 ACCOUNTS_MAX = 2_000_000
-VALIDATORS_KEY = state_key("validators", b"set")
 AUDIT_FRONTIER_KEY = state_key("audit", b"frontier")
+BEACON_KEY = state_key("beacon", b"seed")
+"""The seed of the next height's leaders, 32 B."""
+SUPPLY_KEY = state_key("supply", b"")
+"""All uzynk there is, u64: balances and pools always add up to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenesisState:
     """The state at height 0. `accounts` are (id, balance in uzynk); `genesis_hash` takes the place
-    of a block hash; `time_ms` is the parent time of block 1."""
+    of a block hash; `time_ms` is the parent time of block 1. `module_rows` are those of the block
+    modules, and `pooled` the uzynk in their pools."""
 
     chain_id: str
     genesis_hash: bytes
@@ -28,6 +34,8 @@ class GenesisState:
     validators: ValidatorSet
     accounts: tuple[tuple[bytes, int], ...]
     time_ms: int
+    module_rows: Mapping[bytes, bytes] = field(default_factory=dict)
+    pooled: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.chain_id) <= CHAIN_ID_MAX:
@@ -49,12 +57,15 @@ class GenesisState:
     @property
     def supply(self) -> int:
         """All uzynk there is."""
-        return sum(balance for _, balance in self.accounts)
+        return sum(balance for _, balance in self.accounts) + self.pooled
 
     def state_rows(self) -> dict[bytes, bytes]:
         """State key -> value at height 0."""
         rows = {account_key(i): Account(balance, 0).encode() for i, balance in self.accounts}
         rows[FEES_KEY] = codec.encode(0)
         rows[PARAMS_KEY] = self.params.encode()
-        rows[VALIDATORS_KEY] = self.validators.encoded
+        rows[SUPPLY_KEY] = codec.encode(self.supply)
+        rows[BEACON_KEY] = codec.hash_tagged("beacon-genesis", self.genesis_hash)
+        rows.update(genesis_validator_rows(self.validators))
+        rows.update(self.module_rows)
         return rows

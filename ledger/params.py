@@ -12,11 +12,15 @@ from ledger import codec
 from ledger.block import BLOCK_TXS_MAX
 from ledger.errors import InvalidInputError
 from ledger.state import state_key
+from ledger.validator_set import VALIDATORS_MAX
 
 PARAMS_BYTES_MAX = 512
 # A block's frame (header, a certificate of 256 signatures, framing) has to fit beside its txs.
 BLOCK_TX_BYTES_CEILING = 3 * 512 * 1024
 DAY_MS = 24 * 3600 * 1000
+
+PPM = 1_000_000
+DOWNTIME_WINDOW_MAX = 2**14
 
 PARAMS_KEY = state_key("params", b"")
 
@@ -32,6 +36,17 @@ class ChainParams:
     `time_ahead_max_ms`: how far a fresh block's time may be ahead of a voter's clock.
     `dispute_window_ms`, `did_ops_per_day_max`: rules of the DID method (docs/protocol.md).
     `audit_leaves_max`: leaves an anchored batch may hold.
+    Proof of stake (docs/adr/0008-proof-of-stake.md); ppm are millionths:
+    `validators_max`: active validators. `self_bond_min`: below it a validator is not active.
+    `commission_change_ppm_max`: how far a commission may move within a day.
+    `unbonding_ms`: how long undelegated stake stays liable. `evidence_window_ms`: how old an offence
+    may be; less than `unbonding_ms`. `slash_double_sign_ppm`, `slash_downtime_ppm`: what is burned.
+    `downtime_window`: heights looked back on; a validator that missed more than
+    `downtime_missed_max` of them is jailed for `downtime_jail_ms`.
+    `vrf_key_delay`: heights until a new VRF key counts.
+    `inflation_ppm`: new uzynk a year per million of the supply, falling by `inflation_decay_ppm` a
+    year to `inflation_ppm_min`.
+    `gov_deposit`, `gov_voting_ms`, `gov_quorum_ppm`, `gov_threshold_ppm`: changing parameters.
     """
 
     fee_base: int = 100
@@ -44,6 +59,24 @@ class ChainParams:
     dispute_window_ms: int = 72 * 3600 * 1000
     did_ops_per_day_max: int = 32
     audit_leaves_max: int = 1024
+    validators_max: int = 100
+    self_bond_min: int = 1_000_000
+    commission_change_ppm_max: int = 10_000
+    unbonding_ms: int = 21 * DAY_MS
+    evidence_window_ms: int = 20 * DAY_MS
+    slash_double_sign_ppm: int = 50_000
+    slash_downtime_ppm: int = 100
+    downtime_window: int = 10_000
+    downtime_missed_max: int = 5_000
+    downtime_jail_ms: int = 600_000
+    vrf_key_delay: int = 1000
+    inflation_ppm: int = 70_000
+    inflation_decay_ppm: int = 100_000
+    inflation_ppm_min: int = 10_000
+    gov_deposit: int = 1_000_000_000
+    gov_voting_ms: int = 7 * DAY_MS
+    gov_quorum_ppm: int = 400_000
+    gov_threshold_ppm: int = 500_000
 
     def __post_init__(self) -> None:
         for name, low, high in _BOUNDS:
@@ -53,6 +86,16 @@ class ChainParams:
                     f"chain parameter {name} is out of range",
                     expected=f"{low}..{high}",
                     got=repr(value)[:40],
+                )
+        for less, more in (
+            ("evidence_window_ms", "unbonding_ms"),
+            ("downtime_missed_max", "downtime_window"),
+        ):
+            if getattr(self, less) >= getattr(self, more):
+                raise InvalidInputError(
+                    f"chain parameter {less} is out of range",
+                    expected=f"less than {more}, {getattr(self, more)}",
+                    got=str(getattr(self, less)),
                 )
 
     def compute_fee_min(self, tx_bytes: int) -> int:
@@ -84,4 +127,22 @@ _BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("dispute_window_ms", 1, 365 * DAY_MS),
     ("did_ops_per_day_max", 1, 2**32),
     ("audit_leaves_max", 1, 2**20),
+    ("validators_max", 1, VALIDATORS_MAX),
+    ("self_bond_min", 1, 2**60),
+    ("commission_change_ppm_max", 0, PPM),
+    ("unbonding_ms", 1, 365 * DAY_MS),
+    ("evidence_window_ms", 1, 365 * DAY_MS),
+    ("slash_double_sign_ppm", 0, PPM),
+    ("slash_downtime_ppm", 0, PPM),
+    ("downtime_window", 20, DOWNTIME_WINDOW_MAX),
+    ("downtime_missed_max", 1, DOWNTIME_WINDOW_MAX),
+    ("downtime_jail_ms", 1, 365 * DAY_MS),
+    ("vrf_key_delay", 2, 2**20),
+    ("inflation_ppm", 0, PPM),
+    ("inflation_decay_ppm", 0, PPM),
+    ("inflation_ppm_min", 0, PPM),
+    ("gov_deposit", 0, 2**60),
+    ("gov_voting_ms", 1, 365 * DAY_MS),
+    ("gov_quorum_ppm", 0, PPM),
+    ("gov_threshold_ppm", 1, PPM),
 )

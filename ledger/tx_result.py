@@ -4,6 +4,9 @@ Results leaf (what `results_root` commits to, hashed as RFC 6962 leaf):
 [tx_id bin32, code str, fee, weight, [[event type, [[name, value], ...]], ...]].
 Stored row: the leaf's array followed by the message. The message is left out of the leaf, so that
 two releases that word an error differently still agree on the block.
+
+The block's own events (rewards, slashes, what fell due) make one more leaf after those of the txs,
+whose tx_id is 32 zero bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 from ledger import codec
 from ledger.execution import Event
 
+BLOCK_RESULT_ID = bytes(32)
 CODE_MAX = 64
 RESULT_MESSAGE_MAX = 512
 EVENTS_MAX = 1024

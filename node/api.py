@@ -24,10 +24,10 @@ from ledger.block import Header
 from ledger.certificate import Certificate
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.finality import FinalityProof
-from ledger.genesis_state import VALIDATORS_KEY
 from ledger.params import PARAMS_KEY
 from ledger.tx import Tx
 from ledger.tx_result import TxResult
+from ledger.validator_rows import SET_KEY
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
@@ -386,7 +386,7 @@ class Api:
     async def stake_delegations(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
         """Until staking txs exist, the stake is what genesis bonded: each validator's own."""
         view = self._view(None)
-        value, state_proof = view.prove(VALIDATORS_KEY)
+        value, state_proof = view.prove(SET_KEY)
         items = [
             {"delegator": v.public_key.hex(), "validator": v.public_key.hex(), "amount": v.power}
             for v in self._chain.validators.validators
@@ -396,7 +396,7 @@ class Api:
         return {
             "delegations": [{**item, "amount": str(item["amount"])} for item in page],
             "next_cursor": cursor + limit if cursor + limit < len(items) else None,
-            "proof": _proof(view, VALIDATORS_KEY, value, state_proof),
+            "proof": _proof(view, SET_KEY, value, state_proof),
         }
 
     # --- shared ---

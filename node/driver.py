@@ -304,7 +304,7 @@ class ConsensusDriver:
             try:
                 return self._chain.build(
                     view=view,
-                    proposer=self._key,
+                    facts=self._chain.plain_facts(self._key),
                     time_ms=self._wall_ms(),
                     candidates=candidates if tries_left else (),
                 )

@@ -49,7 +49,7 @@ def _decoders() -> dict[str, Decoder]:
     chain = open_chain(MemoryStore())
     txs = [transfer(FAUCET, 0, key_of(1).public_key, 5), probe(FAUCET, 1, "fail", "x")]
     advance(chain, txs)
-    block = chain.build(view=2, proposer=bytes(32), time_ms=0, candidates=txs[:0])
+    block = chain.build(view=2, facts=chain.plain_facts(bytes(32)), time_ms=0, candidates=txs[:0])
     block = Block.decode(block.encoded)
     certificate = certify(block)
     handoff = Handoff(

@@ -41,7 +41,7 @@ def _propose() -> tuple[Propose, Block]:
     chain = open_chain(MemoryStore())
     block = chain.build(
         view=1,
-        proposer=PROPOSER,
+        facts=chain.plain_facts(PROPOSER),
         time_ms=GENESIS_TIME_MS + 1000,
         candidates=[transfer(FAUCET, i, HASH, 1) for i in range(5)],
     )

@@ -76,7 +76,7 @@ class AnchoringWorld:
         """A block of what is pending."""
         block = self.chain.build(
             view=1,
-            proposer=PROPOSER,
+            facts=self.chain.plain_facts(PROPOSER),
             time_ms=time.time_ns() // 1_000_000,
             candidates=self.pool.mempool.candidates(bytes_max=10**6, count_max=100),
         )

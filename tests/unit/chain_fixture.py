@@ -146,7 +146,7 @@ def certify(
 
 
 def build(chain: Chain, txs: Sequence[Tx] = (), *, time_ms: int = 0) -> Block:
-    return chain.build(view=1, proposer=PROPOSER, time_ms=time_ms, candidates=txs)
+    return chain.build(view=1, facts=chain.plain_facts(PROPOSER), time_ms=time_ms, candidates=txs)
 
 
 def advance(

@@ -11,8 +11,8 @@ from ledger import codec
 from ledger.accounts import FEES_KEY, TransferBody, account_key, read_account
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
-from ledger.execution import HandlerError
-from ledger.executor import Execution, Executor
+from ledger.execution import BlockFacts, HandlerError
+from ledger.executor import BlockPlace, Execution, Executor
 from ledger.fees import compute_fee_min
 from ledger.genesis_state import AUDIT_FRONTIER_KEY
 from ledger.merkle import compute_inclusion_proof, compute_leaf_hash, verify_inclusion_proof
@@ -26,6 +26,7 @@ from tests.unit.chain_fixture import (
     FAUCET,
     GENESIS,
     PARAMS,
+    PROPOSER,
     LeafListLog,
     handlers,
     key_of,
@@ -48,6 +49,10 @@ def new_tree() -> StateTree:
     return tree
 
 
+def place_at(height: int) -> BlockPlace:
+    return BlockPlace(height=height, time_ms=1000, parent_time_ms=0, parent_hash=bytes(32))
+
+
 def execute(
     tree: StateTree,
     txs: Sequence[Tx],
@@ -59,8 +64,8 @@ def execute(
     return EXECUTOR.execute(
         tree,
         None,
-        height=height,
-        time_ms=1000,
+        place=place_at(height),
+        facts=BlockFacts(proposer=PROPOSER),
         txs=txs,
         params=params,
         skip_inadmissible=building,
@@ -141,8 +146,8 @@ def test_a_balance_past_u64_is_a_typed_failure() -> None:
     done = EXECUTOR.execute(
         tree,
         full,
-        height=1,
-        time_ms=1,
+        place=place_at(1),
+        facts=BlockFacts(proposer=PROPOSER),
         txs=[transfer(FAUCET, 0, A.public_key, 1)],
         params=PARAMS,
         skip_inadmissible=False,

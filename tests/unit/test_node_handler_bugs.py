@@ -45,7 +45,7 @@ def test_a_block_with_such_a_tx_is_neither_built_nor_judged_valid() -> None:
     with pytest.raises(HandlerError):
         chain.build(
             view=1,
-            proposer=PROPOSER,
+            facts=chain.plain_facts(PROPOSER),
             time_ms=GENESIS_TIME_MS + 1000,
             candidates=[probe(FAUCET, 0, "bug", "x")],
         )

@@ -41,7 +41,7 @@ def grow(chain: Chain, heights: int) -> Chain:
         height = chain.height
         block = chain.build(
             view=1,
-            proposer=PROPOSER,
+            facts=chain.plain_facts(PROPOSER),
             time_ms=GENESIS_TIME_MS + 1000 * (height + 1),
             candidates=[transfer(FAUCET, height, TO, 1)],
         )

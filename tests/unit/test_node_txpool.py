@@ -55,7 +55,7 @@ class Pool:
     def commit(self, txs: list[Tx]) -> None:
         block = self.chain.build(
             view=1,
-            proposer=PROPOSER,
+            facts=self.chain.plain_facts(PROPOSER),
             time_ms=GENESIS_TIME_MS + 1000 * (self.chain.height + 1),
             candidates=txs,
         )
