@@ -5,13 +5,19 @@
   "chain_id": text, 1-64 of [a-z0-9.-],
   "genesis_time_ms": integer, Unix milliseconds,
   "params": {each field of ledger.params.ChainParams: integer},
-  "validators": [{"name": text, "public_key": Multikey, "power": "decimal"}, ...],
+  "validators": [{"name": text, "operator": Multikey, "consensus_key": Multikey,
+                  "vrf_key": Multikey, "cosign_key": Multikey, "commission_ppm": integer,
+                  "bond": "decimal uzynk",
+                  "signatures": {"operator": hex, "consensus": hex, "vrf": hex, "cosign": hex}}, ...],
   "accounts": [{"id": Multikey, "balance": "decimal uzynk"}, ...]
 }
 
 The genesis hash is H("genesis", JCS bytes) (RFC 8785): spacing and the order of names don't count,
-everything else does, the order of the lists included. Powers and balances are u64, which JSON
-numbers can't carry exactly, so they are decimal strings.
+everything else does, the order of the lists included. Amounts are u64, which JSON numbers can't
+carry exactly, so they are decimal strings.
+
+A validator's entry is what its operator signed alone, on its own machine (`genesis.gentx`): nobody
+who collects entries can change one. The bond is taken from the operator's account.
 """
 
 from __future__ import annotations
@@ -24,14 +30,16 @@ from typing import Any
 
 import rfc8785
 
+from genesis.gentx import SIGNERS, GenesisValidator, verify_genesis_validator
 from ledger.accounts import decode_account_id, encode_account_id
 from ledger.codec import U64_MAX, hash_tagged
 from ledger.errors import InvalidInputError
 from ledger.genesis_state import GenesisState
-from ledger.params import PARAM_NAMES, ChainParams
-from ledger.validator_set import TOTAL_POWER_MAX, VALIDATORS_MAX, Validator, ValidatorSet
+from ledger.params import PARAM_NAMES, PPM, ChainParams
+from ledger.staking_genesis import GenesisStake, genesis_staking
+from ledger.validator_set import VALIDATORS_MAX
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
 DOCUMENT_BYTES_MAX = 256 * 1024 * 1024
 NESTING_MAX = 4
 NAME_MAX = 64
@@ -39,16 +47,8 @@ TIME_MS_MAX = 2**53 - 1
 ACCOUNTS_MAX = 1_000_000
 
 _CHAIN_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,19}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenesisValidator:
-    """A validator of the first set; `name` is for people."""
-
-    name: str
-    public_key: bytes
-    power: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,8 @@ class GenesisDocument:
                 for i, item in enumerate(_list(root["accounts"], "accounts", ACCOUNTS_MAX))
             ),
         )
+        for index, validator in enumerate(document.validators):
+            verify_genesis_validator(validator, chain_id, f"validators[{index}]")
         document.to_state()  # sums, duplicates, sizes
         return document
 
@@ -106,13 +108,7 @@ class GenesisDocument:
             "genesis_time_ms": self.genesis_time_ms,
             "params": {name: getattr(self.params, name) for name in PARAM_NAMES},
             "validators": [
-                {
-                    "name": v.name,
-                    "public_key": encode_account_id(v.public_key),
-                    "power": str(v.power),
-                }
-                for v in self.validators
-            ],
+                v.to_value() for v in self.validators],
             "accounts": [
                 {"id": encode_account_id(a.id), "balance": str(a.balance)} for a in self.accounts
             ],
@@ -128,16 +124,33 @@ class GenesisDocument:
 
     def to_state(self) -> GenesisState:
         """What the ledger starts from. Raises InvalidInputError for sets and sums out of range."""
+        staking = genesis_staking([v.stake for v in self.validators], self.params)
         return GenesisState(
             chain_id=self.chain_id,
             genesis_hash=self.compute_hash(),
             params=self.params,
-            validators=ValidatorSet.of(
-                Validator(public_key=v.public_key, power=v.power) for v in self.validators
-            ),
-            accounts=tuple((a.id, a.balance) for a in self.accounts),
+            validators=staking.validators,
+            accounts=self._accounts_after_bonding(),
             time_ms=self.genesis_time_ms,
+            module_rows=staking.rows,
+            pooled=staking.pooled,
         )
+
+    def _accounts_after_bonding(self) -> tuple[tuple[bytes, int], ...]:
+        balances = {a.id: a.balance for a in self.accounts}
+        if len(balances) != len(self.accounts):
+            raise InvalidInputError("genesis names an account twice")
+        for index, validator in enumerate(self.validators):
+            stake = validator.stake
+            left = balances.get(stake.operator, 0) - stake.bond
+            if left < 0:
+                raise _bad(
+                    f"validators[{index}].bond",
+                    "at most the balance of the operator's account",
+                    str(stake.bond),
+                )
+            balances[stake.operator] = left
+        return tuple(balances.items())
 
 
 def _load_json(data: bytes) -> object:
@@ -245,12 +258,34 @@ def _params(values: Mapping[str, Any]) -> ChainParams:
 
 
 def _validator(value: object, what: str) -> GenesisValidator:
-    fields = _fields(value, ("name", "public_key", "power"), what)
+    names = ("name", "operator", "consensus_key", "vrf_key", "cosign_key", "commission_ppm")
+    fields = _fields(value, (*names, "bond", "signatures"), what)
+    signatures = _fields(fields["signatures"], SIGNERS, f"{what}.signatures")
     return GenesisValidator(
-        name=_text(fields["name"], f"{what}.name"),
-        public_key=_key(fields["public_key"], f"{what}.public_key"),
-        power=_decimal(fields["power"], f"{what}.power", 1, TOTAL_POWER_MAX),
+        stake=GenesisStake(
+            name=_text(fields["name"], f"{what}.name"),
+            operator=_key(fields["operator"], f"{what}.operator"),
+            consensus_key=_key(fields["consensus_key"], f"{what}.consensus_key"),
+            vrf_key=_key(fields["vrf_key"], f"{what}.vrf_key"),
+            cosign_key=_key(fields["cosign_key"], f"{what}.cosign_key"),
+            commission_ppm=_integer(fields["commission_ppm"], f"{what}.commission_ppm", 0, PPM),
+            bond=_decimal(fields["bond"], f"{what}.bond", 1, U64_MAX),
+        ),
+        signatures=tuple(
+            _signature(signatures[name], f"{what}.signatures.{name}") for name in SIGNERS
+        ),
     )
+
+
+def parse_genesis_validator(data: bytes) -> GenesisValidator:
+    """Read one entry by itself (a gentx file). Raises InvalidInputError that names the field."""
+    return _validator(_load_json(data), "validator")
+
+
+def _signature(value: object, what: str) -> bytes:
+    if not isinstance(value, str) or not _SIGNATURE.fullmatch(value):
+        raise _bad(what, "64 bytes in lower-case hex", value)
+    return bytes.fromhex(value)
 
 
 def _account(value: object, what: str) -> GenesisAccount:

@@ -9,26 +9,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from genesis.document import GenesisAccount, GenesisDocument, GenesisValidator
+from genesis.document import GenesisAccount, GenesisDocument
+from genesis.gentx import sign_genesis_validator
 from ledger import codec
 from ledger.ed25519 import KeyPair
 from ledger.errors import UsageError
 from ledger.params import ChainParams
+from ledger.staking_genesis import GenesisStake
+from ledger.staking_rows import POWER_UNIT_UZYNK
 from ledger.validator_set import VALIDATORS_MAX
 
 ENTROPY_BYTES_MIN = 32
 POWER_DEFAULT = 1_000_000
+COMMISSION_PPM_DEFAULT = 50_000
+OPERATOR_BALANCE_UZYNK = 10**13
 ANCHOR_BALANCE_UZYNK = 10**15
 FAUCET_BALANCE_UZYNK = 10**18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeKeys:
-    """One validator's keys. `validator_key` votes; `p2p_seed` (32 B) is its libp2p identity;
-    `anchor_key` is the account that pays for its audit anchors."""
+    """One validator's keys. `operator_key` is the account that owns it and its bond;
+    `validator_key` votes, `vrf_key` proves the beacon, `cosign_key` signs checkpoints; `p2p_seed`
+    (32 B) is its libp2p identity; `anchor_key` is the account that pays for its audit anchors."""
 
     name: str
+    operator_key: KeyPair
     validator_key: KeyPair
+    vrf_key: KeyPair
+    cosign_key: KeyPair
     p2p_seed: bytes = field(repr=False)
     anchor_key: KeyPair
 
@@ -54,7 +63,8 @@ def generate_network(
     anchor_balance: int = ANCHOR_BALANCE_UZYNK,
     extra_accounts: tuple[GenesisAccount, ...] = (),
 ) -> GeneratedNetwork:
-    """A network of `count` validators (`powers`: theirs, equal by default).
+    """A network of `count` validators (`powers`: theirs, equal by default; each bonds that many
+    times 1,000,000 uzynk of its own).
 
     Raises UsageError for a wrong count or too little entropy, InvalidInputError for a genesis
     that its own parser would refuse.
@@ -78,12 +88,34 @@ def generate_network(
         genesis_time_ms=genesis_time_ms,
         params=params or ChainParams(),
         validators=tuple(
-            GenesisValidator(name=n.name, public_key=n.validator_key.public_key, power=power)
+            sign_genesis_validator(
+                GenesisStake(
+                    operator=n.operator_key.public_key,
+                    consensus_key=n.validator_key.public_key,
+                    vrf_key=n.vrf_key.public_key,
+                    cosign_key=n.cosign_key.public_key,
+                    name=n.name,
+                    commission_ppm=COMMISSION_PPM_DEFAULT,
+                    bond=power * POWER_UNIT_UZYNK,
+                ),
+                chain_id,
+                operator=n.operator_key,
+                consensus=n.validator_key,
+                vrf=n.vrf_key,
+                cosign=n.cosign_key,
+            )
             for n, power in zip(nodes, powers, strict=True)
         ),
         accounts=(
             GenesisAccount(id=faucet.public_key, balance=faucet_balance),
             *(GenesisAccount(id=n.anchor_key.public_key, balance=anchor_balance) for n in nodes),
+            *(
+                GenesisAccount(
+                    id=n.operator_key.public_key,
+                    balance=power * POWER_UNIT_UZYNK + OPERATOR_BALANCE_UZYNK,
+                )
+                for n, power in zip(nodes, powers, strict=True)
+            ),
             *extra_accounts,
         ),
     )
@@ -95,7 +127,10 @@ def generate_network(
 def _node_keys(entropy: bytes, index: int) -> NodeKeys:
     return NodeKeys(
         name=f"node{index}",
+        operator_key=KeyPair.from_seed(_derive_seed(entropy, "operator", index)),
         validator_key=KeyPair.from_seed(_derive_seed(entropy, "validator", index)),
+        vrf_key=KeyPair.from_seed(_derive_seed(entropy, "vrf", index)),
+        cosign_key=KeyPair.from_seed(_derive_seed(entropy, "cosign", index)),
         p2p_seed=_derive_seed(entropy, "p2p", index),
         anchor_key=KeyPair.from_seed(_derive_seed(entropy, "anchor", index)),
     )

@@ -138,7 +138,7 @@ def inspect(home: Path, as_json: bool) -> None:
     document = GenesisDocument.parse((config.home / cfg.GENESIS_FILE).read_bytes())
     store = LevelStore.open(home / cfg.DATA_FOLDER / STORE_FOLDER)
     try:
-        chain = Chain.open(store, document.to_state(), build_handlers(), AUDIT_LOG)
+        chain = open_chain(store, document.to_state())
         chain.check_invariants()
         check_state(store)
         data = {

@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -27,14 +28,17 @@ from genesis.document import GenesisDocument
 from ledger.block import PROTOCOL_VERSION
 from ledger.chain import Chain, Commit
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
+from ledger.execution import BlockFacts
 from ledger.mempool import Mempool, MempoolLimits
 from ledger.store import LevelStore
 from node import config as cfg
 from node import wire
 from node.anchoring import Anchoring
 from node.api import Api
+from node.block_facts import BlockFactsMaker
 from node.driver import ConsensusDriver
-from node.handlers import AUDIT_LOG, build_handlers
+from node.evidence_pool import EvidencePool
+from node.handlers import open_chain
 from node.home import write_synced
 from node.keys import load_key
 from node.offences import Offences
@@ -74,7 +78,7 @@ class Node:
         document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
         self.genesis = document.to_state()
         self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
-        self.chain = Chain.open(self.store, self.genesis, build_handlers(), AUDIT_LOG, commit_rows)
+        self.chain = open_chain(self.store, self.genesis, commit_rows)
         self.log_tree = LogTree(self.store)
         gc.collect()
         gc.freeze()
@@ -90,6 +94,7 @@ class Node:
             topic=f"tx/{self.chain.chain_id}",
             on_pending=lambda: self.driver.wake(),
         )
+        self.evidence = EvidencePool(self.chain, self.store, self._spread_evidence)
         self.driver = self._new_driver()
         self.sync = BlockSync(
             chain=self.chain,
@@ -220,10 +225,12 @@ class Node:
                 heartbeat_ms=settings.heartbeat_ms,
             ),
         )
+        self.chain.signature_check = core.signature_check
         return ConsensusDriver(
             chain=self.chain,
             core=core,
-            key=self.voting.public_key,
+            make_facts=self._facts_maker(core),
+            evidence=self.evidence,
             guard=self.voting.guard,
             link=self.link,
             txpool=self.txpool,
@@ -233,6 +240,26 @@ class Node:
             on_offence=self.offences.add,
             on_fork=self._save_fork_proof,
         )
+
+    def _facts_maker(self, core: Core) -> Callable[[int], BlockFacts]:
+        key = self.voting.public_key
+        if key is None:
+            return _no_facts
+        path = self.config.home / cfg.VRF_KEY_FILE
+        maker = BlockFactsMaker(
+            chain=self.chain,
+            core=core,
+            evidence=self.evidence,
+            proposer=key,
+            vrf_seed=load_key(path, self._passphrase).seed,
+        )
+        return maker.make
+
+    def _spread_evidence(self, peer: str | None, payload: bytes) -> None:
+        if peer is None:
+            self.link.broadcast(wire.CHANNEL_CONSENSUS, payload)
+        else:
+            self.link.send(peer, wire.CHANNEL_CONSENSUS, payload)
 
     def _p2p_config(self) -> P2PConfig:
         home = self.config.home
@@ -313,6 +340,10 @@ class Node:
             )
         )
         scratch.replace(path)
+
+
+def _no_facts(_: int) -> BlockFacts:
+    raise UsageError("a node without a validator key builds no blocks")
 
 
 async def run_node(config: cfg.NodeConfig, *, passphrase: str | None = None) -> None:

@@ -24,9 +24,10 @@ from consensus.statement import Statement, propose_sign_bytes
 from ledger.block import Block
 from ledger.chain import BlockTooEarly, Chain, Commit
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
-from ledger.execution import HandlerError
+from ledger.execution import BlockFacts, HandlerError
 from ledger.tx import Tx
 from node import wire
+from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
 from node.proposals import ProposalExchange
 from node.txpool import TxPool
@@ -51,7 +52,8 @@ class ConsensusDriver:
         *,
         chain: Chain,
         core: Core,
-        key: bytes | None,
+        make_facts: Callable[[int], BlockFacts],
+        evidence: EvidencePool,
         guard: GuardFile | None,
         link: P2PLink,
         txpool: TxPool,
@@ -68,7 +70,8 @@ class ConsensusDriver:
         self.failures_total = 0
         self.last_failure = ""
         self._chain = chain
-        self._key = key
+        self._make_facts = make_facts
+        self._evidence = evidence
         self._guard = guard
         self._link = link
         self._txpool = txpool
@@ -121,6 +124,7 @@ class ConsensusDriver:
 
     def on_peer_up(self, peer: str) -> None:
         self.feed(inputs.PeerUp(peer=peer))
+        self._evidence.on_peer_up(peer)
         if self._chain.height == 0:
             self.wake()  # for the first block, see start_height
 
@@ -133,6 +137,8 @@ class ConsensusDriver:
             compact = wire.CompactProposal.decode(body)
             if self._is_worth_completing(compact):
                 self.proposals.on_compact(peer, compact)
+        elif tag == wire.TAG_EVIDENCE:
+            self._evidence.on_message(body)
         else:
             self.proposals.on_message(peer, tag, body)
 
@@ -237,7 +243,7 @@ class ConsensusDriver:
                 self._finalise(effect)
             case fx.FoundEvidence():
                 self.evidence_total += 1
-                log.error("a validator contradicts itself", evidence=str(effect.evidence))
+                self._evidence.found(effect.evidence)
             case fx.Halt():
                 self.stop("the chain has forked; see the fork proof")  # also if saving it fails
                 self._on_fork(effect.fork_proof)
@@ -286,7 +292,6 @@ class ConsensusDriver:
         self._timers[timer] = self._loop.call_later(delay_ms / 1000, fire)
 
     def _build(self, effect: fx.BuildBlock) -> None:
-        assert self._key is not None  # only a validator leads
         block = None
         if effect.height == self._chain.height + 1:
             block = self._build_around_bugs(effect.view)
@@ -295,8 +300,9 @@ class ConsensusDriver:
     def _build_around_bugs(self, view: int) -> Block:
         """A block of what is pending. A tx that a handler can not run is barred, since it would
         keep every leader that holds it from proposing; after some of them the block is empty."""
-        assert self._key is not None
         params = self._chain.params
+        time_ms = self._wall_ms()
+        facts = self._make_facts(time_ms)
         for tries_left in reversed(range(BUILD_TRIES_MAX)):
             candidates = self._txpool.mempool.candidates(
                 bytes_max=params.block_bytes_max, count_max=params.block_txs_max
@@ -304,8 +310,8 @@ class ConsensusDriver:
             try:
                 return self._chain.build(
                     view=view,
-                    facts=self._chain.plain_facts(self._key),
-                    time_ms=self._wall_ms(),
+                    facts=facts,
+                    time_ms=time_ms,
                     candidates=candidates if tries_left else (),
                 )
             except HandlerError as error:
@@ -368,6 +374,7 @@ class ConsensusDriver:
         not be written; by then all have heard of the height, which is final whatever happens."""
         self._link.set_height(commit.height)
         self.proposals.on_commit(commit.height)
+        self._evidence.on_commit()
         self._on_commit(commit)
         if self._guard is not None:
             self._guard.prune_below(commit.height)

@@ -1,4 +1,5 @@
-"""The message types that a node executes: one table, used by the daemon, tools and benchmarks."""
+"""What a node executes, message types and block modules: one table, used by the daemon, tools and
+benchmarks."""
 
 from __future__ import annotations
 
@@ -7,8 +8,15 @@ from audit.frontier import FrontierLog
 from audit.stream import StreamHandler
 from did.authority import DidControlAuthority
 from did.handler import DidHandler
+from consensus.accountability import AccountabilityModule
+from consensus.beacon import BeaconModule
+from consensus.liveness import LivenessModule
 from ledger.accounts import TransferHandler
-from ledger.execution import AuditLog, TxHandler
+from ledger.chain import Chain, CommitRows
+from ledger.execution import AuditLog, BlockModule, TxHandler
+from ledger.genesis_state import GenesisState
+from ledger.staking import StakingModule, staking_handlers
+from ledger.store import Store
 
 AUDIT_LOG: AuditLog = FrontierLog()
 
@@ -20,5 +28,16 @@ def build_handlers() -> dict[str, TxHandler]:
         DidHandler(),
         StreamHandler(DidControlAuthority()),
         AnchorHandler(),
+        *staking_handlers(),
     ]
     return {handler.type: handler for handler in handlers}
+
+
+def build_modules() -> tuple[BlockModule, ...]:
+    """Block modules, in their order (docs/adr/0008-proof-of-stake.md)."""
+    return (BeaconModule(), AccountabilityModule(), LivenessModule(), StakingModule())
+
+
+def open_chain(store: Store, genesis: GenesisState, commit_rows: CommitRows | None = None) -> Chain:
+    """A chain that executes all of it. Raises as `Chain.open`."""
+    return Chain.open(store, genesis, build_handlers(), AUDIT_LOG, commit_rows, build_modules())

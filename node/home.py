@@ -25,8 +25,11 @@ def create_home(
     document: GenesisDocument,
     *,
     validator_key: KeyPair,
+    vrf_key: KeyPair,
+    cosign_key: KeyPair,
     p2p_key: KeyPair,
     anchor_key: KeyPair,
+    operator_key: KeyPair | None = None,
     faucet_key: KeyPair | None = None,
     passphrase: str | None = None,
 ) -> None:
@@ -37,8 +40,12 @@ def create_home(
     home.mkdir(parents=True, exist_ok=True)
     write_synced(home / cfg.GENESIS_FILE, document.encode())
     save_key(home / cfg.VALIDATOR_KEY_FILE, validator_key, passphrase)
+    save_key(home / cfg.VRF_KEY_FILE, vrf_key, passphrase)
+    save_key(home / cfg.COSIGN_KEY_FILE, cosign_key, passphrase)
     save_key(home / cfg.P2P_KEY_FILE, p2p_key, passphrase)
     save_key(home / cfg.ANCHOR_KEY_FILE, anchor_key, passphrase)
+    if operator_key is not None:
+        save_key(home / cfg.OPERATOR_KEY_FILE, operator_key, passphrase)
     if faucet_key is not None:
         save_key(home / cfg.FAUCET_KEY_FILE, faucet_key, passphrase)
     create_guard(home, document.chain_id, validator_key.public_key)
@@ -82,6 +89,9 @@ def create_network_homes(
             config(index, home, seeds),
             network.document,
             validator_key=keys.validator_key,
+            vrf_key=keys.vrf_key,
+            cosign_key=keys.cosign_key,
+            operator_key=keys.operator_key,
             p2p_key=KeyPair.from_seed(keys.p2p_seed),
             anchor_key=keys.anchor_key,
             faucet_key=network.faucet_key if index == 0 else None,

@@ -42,7 +42,7 @@ HEADER = Header(
 BLOCK = Block(HEADER, TXS, CERTIFICATE)
 
 CHANGES: dict[str, Any] = {
-    "protocol_version": 2,
+    "protocol_version": 3,
     "chain_id": "test-2",
     "vrf_proof": b"x",
     **dict.fromkeys(("height", "time_ms", "origin_view", "audit_size"), 1),

@@ -10,7 +10,7 @@ import pytest
 
 from ledger import codec
 from ledger.accounts import account_key
-from ledger.block import Block, Header
+from ledger.block import PROTOCOL_VERSION, Block, Header
 from ledger.certificate import VoteKind
 from ledger.chain import CANDIDATES_MAX, BlockTooEarly, Chain
 from ledger.errors import InvalidInputError, UsageError
@@ -54,7 +54,8 @@ def grown(heights: int) -> Chain:
 def test_a_new_chain_stands_at_the_genesis() -> None:
     chain = open_chain(MemoryStore())
     assert (chain.height, chain.head, chain.head_certificate) == (0, None, None)
-    assert chain.head_hash == chain.seed == GENESIS.genesis_hash
+    assert chain.head_hash == GENESIS.genesis_hash
+    assert chain.seed == codec.hash_tagged("beacon-genesis", GENESIS.genesis_hash)
     assert chain.validators == GENESIS.validators
     assert chain.params == GENESIS.params
     assert chain.account(FAUCET.public_key).balance == dict(GENESIS.accounts)[FAUCET.public_key]
@@ -126,7 +127,7 @@ def test_a_store_of_another_genesis_is_refused() -> None:
 # --- judging ---
 
 HEADER_CHANGES: dict[str, Any] = {
-    "protocol_version": 2,
+    "protocol_version": PROTOCOL_VERSION + 1,
     "chain_id": "other",
     "height": 3,
     "time_ms": GENESIS_TIME_MS,
@@ -199,10 +200,10 @@ def test_dropped_or_reordered_txs_do_not_give_the_headers_roots() -> None:
 
 
 @pytest.mark.parametrize("field", ["late_votes", "evidence"])
-def test_late_votes_and_evidence_have_no_place_yet(field: str) -> None:
+def test_late_votes_and_evidence_have_no_place_where_no_module_judges_them(field: str) -> None:
     chain = grown(1)
     bad = rebodied(build(chain), **{field: (b"x",)})
-    with pytest.raises(InvalidInputError, match="late votes or evidence"):
+    with pytest.raises(InvalidInputError, match="no module"):
         chain.judge(bad, [], now_ms=None)
 
 

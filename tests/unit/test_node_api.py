@@ -21,6 +21,7 @@ from node.config import NodeConfig
 from node.daemon import SILENT_WITH_WORK_S, Node
 from node.driver import ConsensusDriver
 from node.offences import Offences
+from node.evidence_pool import EvidencePool
 from node.sync import BlockSync
 from node.voting import VotingKey
 from p2p.link import P2PLink
@@ -68,7 +69,8 @@ class ApiWorld:
         node.driver = ConsensusDriver(
             chain=node.chain,
             core=Core(chain_id=CHAIN_ID, key=None, sign=None, timing=Timing()),
-            key=None,
+            make_facts=lambda _: node.chain.plain_facts(PROPOSER),
+            evidence=EvidencePool(node.chain, node.store, lambda *_: None),
             guard=None,
             link=node.link,
             txpool=node.txpool,

@@ -25,6 +25,7 @@ from ledger.mempool import Mempool
 from ledger.store import CrashStore, SimulatedCrash
 from node import wire
 from node.driver import ConsensusDriver
+from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
 from node.signature_pool import SignaturePool
 from node.txpool import TxPool
@@ -63,7 +64,8 @@ class Life:
         self.driver = ConsensusDriver(
             chain=self.chain,
             core=Core(chain_id=CHAIN_ID, key=KEY.public_key, sign=KEY.sign, timing=TIMING),
-            key=KEY.public_key,
+            make_facts=lambda _: self.chain.plain_facts(KEY.public_key),
+            evidence=EvidencePool(self.chain, self.store, lambda *_: None),
             guard=self.guard,
             link=cast(P2PLink, self.link),
             txpool=self.pool,

@@ -24,6 +24,7 @@ from ledger.chain import Commit
 from ledger.mempool import Mempool
 from ledger.store import CrashStore
 from node.driver import ConsensusDriver
+from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
 from node.signature_pool import SignaturePool
 from node.txpool import TxPool
@@ -95,7 +96,8 @@ class World:
         self.driver = ConsensusDriver(
             chain=self.chain,
             core=cast(Core, self.core),
-            key=PROPOSER,
+            make_facts=lambda _: self.chain.plain_facts(PROPOSER),
+            evidence=EvidencePool(self.chain, self.store, lambda *_: None),
             guard=self.guard,
             link=cast(P2PLink, self.link),
             txpool=self.pool,

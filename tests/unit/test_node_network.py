@@ -20,6 +20,7 @@ from ledger.mempool import Mempool
 from ledger.store import CrashStore, SimulatedCrash
 from node import wire
 from node.driver import ConsensusDriver
+from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
 from node.signature_pool import SignaturePool
 from node.txpool import TxPool
@@ -66,7 +67,8 @@ class Validator:
         self.driver = ConsensusDriver(
             chain=self.chain,
             core=Core(chain_id=CHAIN_ID, key=key.public_key, sign=key.sign, timing=TIMING),
-            key=key.public_key,
+            make_facts=lambda _: self.chain.plain_facts(key.public_key),
+            evidence=EvidencePool(self.chain, self.store, lambda *_: None),
             guard=self.guard,
             link=cast(P2PLink, self.link),
             txpool=self.pool,

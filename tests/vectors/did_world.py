@@ -11,7 +11,7 @@ from typing import Any
 from did.control import Control, KeyList
 from did.handler import DidHandler
 from did.multikey import encode_multikey
-from ledger.block import Header
+from ledger.block import PROTOCOL_VERSION, Header
 from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.ed25519 import KeyPair
 from ledger.execution import Event, StateView, TxFailure
@@ -173,7 +173,7 @@ class World:
     def header(self) -> Header:
         zero = bytes(32)
         return Header(
-            1,
+            PROTOCOL_VERSION,
             NET,
             self.height,
             self.time_ms,

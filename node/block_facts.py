@@ -1,0 +1,67 @@
+"""What a leader's block says besides its txs: beacon proof, parent certificate, late votes, evidence."""
+
+from __future__ import annotations
+
+from consensus.beacon import vrf_alpha
+from consensus.core import Core
+from consensus.liveness import LateVote, wanted_votes
+from consensus.vrf import prove
+from ledger.certificate import Certificate
+from ledger.chain import Chain
+from ledger.execution import BlockFacts
+from node.evidence_pool import EvidencePool
+
+LATE_VOTES_MAX = 64
+"""In one block of ours: each costs every validator a signature check before it votes."""
+
+
+class BlockFactsMaker:
+    """Gathers the facts for the block after the tip. `vrf_seed` (32 B) is the secret of the VRF key
+    that the chain knows for this validator."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        core: Core,
+        evidence: EvidencePool,
+        proposer: bytes,
+        vrf_seed: bytes,
+    ) -> None:
+        self._chain = chain
+        self._core = core
+        self._evidence = evidence
+        self._proposer = proposer
+        self._vrf_seed = vrf_seed
+
+    def make(self, time_ms: int) -> BlockFacts:
+        """For a block of `time_ms` or later."""
+        chain = self._chain
+        certificate = self._core.parent_certificate() or chain.head_certificate
+        return BlockFacts(
+            proposer=self._proposer,
+            vrf_proof=prove(self._vrf_seed, vrf_alpha(chain.seed, chain.height + 1)),
+            parent_certificate=certificate,
+            late_votes=self._late_votes(certificate),
+            evidence=self._evidence.pick(time_ms),
+        )
+
+    def _late_votes(self, certificate: Certificate | None) -> tuple[bytes, ...]:
+        """Finalize votes of who is still absent. The parent's height is judged by `certificate`."""
+        wanted = dict(wanted_votes(self._chain.tree))
+        if certificate is not None:
+            validators = self._chain.last_validators
+            signers = {
+                validators.validators[i].public_key for i in certificate.signer_indexes(validators)
+            }
+            absent = frozenset(validators.index_by_key) - signers
+            if absent:
+                wanted[certificate.height] = absent
+        votes: list[bytes] = []
+        for height in sorted(wanted):
+            for vote in self._core.finalize_votes(height, wanted[height]):
+                late = LateVote(
+                    height=vote.height, view=vote.view, signer=vote.signer, signature=vote.signature
+                )
+                votes.append(late.encode())
+        return tuple(votes[:LATE_VOTES_MAX])
