@@ -11,22 +11,16 @@ it leads.
 
 from __future__ import annotations
 
-from consensus.vrf import OUTPUT_BYTES
+from consensus.vrf import OUTPUT_BYTES, verify
 from ledger.codec import HASH_BYTES, encode, hash_tagged
-from ledger.errors import UsageError
-from ledger.state import state_key
+from ledger.errors import InvalidInputError, UsageError
+from ledger.execution import BlockContext
+from ledger.genesis_state import BEACON_KEY
+from ledger.staking_rows import read_consensus_key, read_validator, vrf_key_at
 
 SEED_BYTES = HASH_BYTES
-BEACON_KEY = state_key("beacon", b"seed")
-"""Row of the seed of the next height, 32 B: after block H it holds `seed_{H+1}`."""
 
 _ALPHA_PREFIX = b"zynk/beacon-alpha/1\0"
-
-
-def genesis_seed(genesis_hash: bytes) -> bytes:
-    """The seed (32 B) of height 1."""
-    _check_length(genesis_hash, HASH_BYTES, "genesis hash")
-    return hash_tagged("beacon-genesis", genesis_hash)
 
 
 def next_seed(seed: bytes, vrf_output: bytes) -> bytes:
@@ -40,6 +34,26 @@ def vrf_alpha(seed: bytes, height: int) -> bytes:
     """What the proposer of `height` proves: "zynk/beacon-alpha/1" 00 encode([seed, height])."""
     _check_length(seed, SEED_BYTES, "seed")
     return _ALPHA_PREFIX + encode([seed, height])
+
+
+class BeaconModule:
+    """A `BlockModule`: checks the proposer's proof, and moves the seed to the next height."""
+
+    def begin(self, context: BlockContext) -> None:
+        """Raises InvalidInputError for a proposer without a VRF key, and for a false proof."""
+        state, facts = context.state, context.facts
+        seed = state.get(BEACON_KEY)
+        assert seed is not None, "every chain has a seed"
+        place = read_consensus_key(state, facts.proposer)
+        record = None if place is None else read_validator(state, place.operator)
+        if record is None:
+            raise InvalidInputError("proposer is no validator", got=facts.proposer.hex())
+        key = vrf_key_at(record, context.height)
+        output = verify(key, vrf_alpha(seed, context.height), facts.vrf_proof)
+        state.put(BEACON_KEY, next_seed(seed, output))
+
+    def end(self, context: BlockContext) -> None:
+        """Nothing falls due after the txs."""
 
 
 def _check_length(data: bytes, length: int, what: str) -> None:

@@ -65,7 +65,12 @@ class GenesisState:
         rows[FEES_KEY] = codec.encode(0)
         rows[PARAMS_KEY] = self.params.encode()
         rows[SUPPLY_KEY] = codec.encode(self.supply)
-        rows[BEACON_KEY] = codec.hash_tagged("beacon-genesis", self.genesis_hash)
+        rows[BEACON_KEY] = genesis_seed(self.genesis_hash)
         rows.update(genesis_validator_rows(self.validators))
         rows.update(self.module_rows)
         return rows
+
+
+def genesis_seed(genesis_hash: bytes) -> bytes:
+    """The seed (32 B) of the leaders of height 1."""
+    return codec.hash_tagged("beacon-genesis", genesis_hash)

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from consensus import vrf
-from consensus.beacon import genesis_seed, next_seed, vrf_alpha
+from consensus.beacon import next_seed, vrf_alpha
 from consensus.leader import leader
+from ledger.genesis_state import genesis_seed
 from ledger.validator_set import Validator, ValidatorSet
 from tests.property.chi_square import p_value, survival
 
