@@ -39,8 +39,9 @@ class ChainParams:
     Proof of stake (docs/adr/0008-proof-of-stake.md); ppm are millionths:
     `validators_max`: active validators. `self_bond_min`: below it a validator is not active.
     `commission_change_ppm_max`: how far a commission may move within a day.
-    `unbonding_ms`: how long undelegated stake stays liable. `evidence_window_ms`: how old an offence
-    may be; less than `unbonding_ms`. `slash_double_sign_ppm`, `slash_downtime_ppm`: what is burned.
+    `unbonding_ms`: how long undelegated stake stays liable. `evidence_window_ms`: how old an
+    offence may be; less than `unbonding_ms`. `slash_double_sign_ppm`, `slash_downtime_ppm`: what is
+    burned.
     `downtime_window`: heights looked back on; a validator that missed more than
     `downtime_missed_max` of them is jailed for `downtime_jail_ms`.
     `vrf_key_delay`: heights until a new VRF key counts.

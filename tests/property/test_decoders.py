@@ -18,6 +18,22 @@ from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate, VoteKind
 from ledger.errors import InvalidInputError
 from ledger.finality import FINALITY_PROOF_BYTES_MAX, FinalityProof, Handoff
 from ledger.params import PARAMS_BYTES_MAX, ChainParams
+from ledger.staking_record import VALIDATOR_BYTES_MAX, SlashEvent, ValidatorRecord
+from ledger.staking_rows import (
+    CANDIDATES_BYTES_MAX,
+    DELEGATION_BYTES_MAX,
+    SMALL_ROW_BYTES_MAX,
+    UNBONDING_BYTES_MAX,
+    Candidate,
+    Delegation,
+    Hop,
+    KeyOwner,
+    UnbondingEntry,
+    decode_candidates,
+    decode_key_owner,
+    encode_candidates,
+    encode_key_owner,
+)
 from ledger.store import MemoryStore
 from ledger.tx import TX_BYTES_MAX, Tx
 from ledger.tx_result import TxResult
@@ -95,7 +111,67 @@ def _decoders() -> dict[str, Decoder]:
     }
 
 
-DECODERS = _decoders()
+def _staking_decoders() -> dict[str, Decoder]:
+    slash = SlashEvent(offence_height=7, slashed_height=9, ppm=50_000, slashed_ms=1000)
+    validator = ValidatorRecord(
+        consensus_key=b"\1" * 32,
+        vrf_key=b"\2" * 32,
+        next_vrf_key=b"\3" * 32,
+        next_vrf_height=1007,
+        cosign_key=b"\4" * 32,
+        name="a name",
+        url="https://name.example",
+        details="\U0001f331" * 280,
+        commission_ppm=100_000,
+        commission_day_ppm=90_000,
+        commission_day_ms=5,
+        tokens=10**12,
+        shares=2 * 10**12,
+        power=10**6,
+        settled_index=2**70,
+        index=2**71,
+        dust=2**63,
+        commission_owed=77,
+        jailed_until_ms=600_000,
+        slash=slash,
+    )
+    hop = Hop(source=b"\5" * 32, height=8, until_ms=10**12, shares=3)
+    delegation = Delegation(shares=21, index=2**66, hops=(hop,) * 7)
+    entry = UnbondingEntry(
+        delegator=b"\6" * 32,
+        operator=b"\7" * 32,
+        amount=5,
+        height=9,
+        due_ms=10**12,
+        via=b"\5" * 32,
+        via_height=8,
+        via_until_ms=10**12,
+    )
+    candidates = [Candidate(b"\7" * 32, b"\1" * 32, 10**6), Candidate(b"\5" * 32, b"\2" * 32, 1)]
+    owner = KeyOwner(b"\7" * 32, 3, 2**40)
+    return {
+        "validator record": Decoder(
+            ValidatorRecord.decode, lambda v: v.encode(), VALIDATOR_BYTES_MAX, validator.encode()
+        ),
+        "delegation": Decoder(
+            Delegation.decode, lambda d: d.encode(), DELEGATION_BYTES_MAX, delegation.encode()
+        ),
+        "unbonding entry": Decoder(
+            UnbondingEntry.decode, lambda e: e.encode(), UNBONDING_BYTES_MAX, entry.encode()
+        ),
+        "candidates": Decoder(
+            decode_candidates,
+            encode_candidates,
+            CANDIDATES_BYTES_MAX,
+            encode_candidates(candidates),
+        ),
+        "validator key": Decoder(
+            decode_key_owner, encode_key_owner, SMALL_ROW_BYTES_MAX, encode_key_owner(owner)
+        ),
+    }
+
+
+DECODERS = _decoders() | _staking_decoders()
 NAMES = pytest.mark.parametrize("name", DECODERS)
 
 
