@@ -15,14 +15,16 @@ State rows:
 
 from __future__ import annotations
 
+from ledger.staking_slashing import slash_double_sign
+
 from consensus.evidence import Evidence, verify_evidence
+from ledger.accounts import StateReader
 from ledger.certificate import SignatureCheck
 from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError
-from ledger.execution import BlockContext, StateView
+from ledger.execution import BlockContext
 from ledger.params import ChainParams
 from ledger.staking_rows import read_consensus_key, read_validator
-from ledger.staking_slashing import slash_double_sign
 from ledger.state import state_key
 
 EPOCH_HEIGHTS = 1024
@@ -36,7 +38,7 @@ def epoch_key(epoch: int) -> bytes:
 
 
 def judge_evidence(
-    state: StateView,
+    state: StateReader,
     evidence: Evidence,
     *,
     chain_id: str,
@@ -58,7 +60,7 @@ def judge_evidence(
             retry=offence_height > height,
         )
     place = read_consensus_key(state, evidence.signer)
-    if place is None or not place.is_held_at(offence_height):
+    if place is None or not place.may_vote_at(offence_height):
         raise InvalidInputError(
             "evidence is about nobody who was a validator then", got=evidence.signer.hex()
         )
@@ -76,7 +78,7 @@ def judge_evidence(
     return place.operator
 
 
-def latest_time_ms(state: StateView, height: int) -> int | None:
+def latest_time_ms(state: StateReader, height: int) -> int | None:
     """A time at or after that of `height`'s block; None if that is less than an epoch ago.
 
     What is older than any row kept counts as of time 0.

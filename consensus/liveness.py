@@ -6,8 +6,8 @@ a later block shows it. A leader chooses what its block carries, so one leader c
 `LATE_HEIGHTS` leaders in a row that all do are the fault of more than one. After that the absent
 have missed the height.
 
-    late vote = [height, view, signer bin32, signature bin64], as a finalize vote for the block that is
-                final at `height`; only of somebody still absent there: each is needed, or refused
+    late vote = [height, view, signer bin32, signature bin64]: a finalize vote for the block that
+                is final at `height`, of somebody still absent there; each is needed, or refused
 
 State rows:
     liveness | pending     [[height, block hash, [absent consensus key, ...]], ...], ascending
@@ -20,7 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ledger.staking_slashing import slash_downtime
+
 from ledger import codec
+from ledger.accounts import StateReader
 from ledger.certificate import (
     VIEW_MAX,
     Certificate,
@@ -30,10 +33,9 @@ from ledger.certificate import (
 )
 from ledger.ed25519 import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, is_valid_signature
 from ledger.errors import InvalidInputError
-from ledger.execution import BlockContext, StateView
+from ledger.execution import BlockContext
 from ledger.params import DOWNTIME_WINDOW_MAX, ChainParams
 from ledger.staking_rows import read_consensus_key, read_validator
-from ledger.staking_slashing import slash_downtime
 from ledger.state import state_key
 from ledger.validator_rows import LAST_KEY
 from ledger.validator_set import VALIDATORS_MAX, ValidatorSet
@@ -79,7 +81,7 @@ class PendingHeight:
     absent: frozenset[bytes]
 
 
-def read_pending(state: StateView) -> list[PendingHeight]:
+def read_pending(state: StateReader) -> list[PendingHeight]:
     """The heights that late votes may still be shown for, ascending."""
     row = state.get(PENDING_KEY)
     if row is None:
@@ -100,7 +102,7 @@ def read_pending(state: StateView) -> list[PendingHeight]:
     return found
 
 
-def wanted_votes(state: StateView) -> dict[int, frozenset[bytes]]:
+def wanted_votes(state: StateReader) -> dict[int, frozenset[bytes]]:
     """By height, whose finalize votes the next block may carry as late votes."""
     return {p.height: p.absent for p in read_pending(state) if p.absent}
 
@@ -165,9 +167,7 @@ def _pending_of(context: BlockContext, certificate: Certificate) -> PendingHeigh
     row = context.state.get(LAST_KEY)
     assert row is not None, "every chain has the set that voted last"
     validators = _decode_set(row)
-    signers = {
-        validators.validators[i].public_key for i in certificate.signer_indexes(validators)
-    }
+    signers = {validators.validators[i].public_key for i in certificate.signer_indexes(validators)}
     return PendingHeight(
         height=context.height - 1,
         block_hash=context.parent_hash,
@@ -233,7 +233,7 @@ class Misses:
         return (self.bits & ((1 << max(window - ahead, 0)) - 1)).bit_count()
 
 
-def read_misses(state: StateView, operator: bytes) -> Misses:
+def read_misses(state: StateReader, operator: bytes) -> Misses:
     """None missed, if it has no row."""
     row = state.get(missed_key(operator))
     return Misses(height=0, bits=0) if row is None else Misses.decode(row)

@@ -8,7 +8,8 @@
   "validators": [{"name": text, "operator": Multikey, "consensus_key": Multikey,
                   "vrf_key": Multikey, "cosign_key": Multikey, "commission_ppm": integer,
                   "bond": "decimal uzynk",
-                  "signatures": {"operator": hex, "consensus": hex, "vrf": hex, "cosign": hex}}, ...],
+                  "signatures": {"operator": hex, "consensus": hex, "vrf": hex, "cosign": hex}},
+                 ...],
   "accounts": [{"id": Multikey, "balance": "decimal uzynk"}, ...]
 }
 
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import rfc8785
+from ledger.staking_genesis import GenesisStake, genesis_staking
 
 from genesis.gentx import SIGNERS, GenesisValidator, verify_genesis_validator
 from ledger.accounts import decode_account_id, encode_account_id
@@ -36,7 +38,6 @@ from ledger.codec import U64_MAX, hash_tagged
 from ledger.errors import InvalidInputError
 from ledger.genesis_state import GenesisState
 from ledger.params import PARAM_NAMES, PPM, ChainParams
-from ledger.staking_genesis import GenesisStake, genesis_staking
 from ledger.validator_set import VALIDATORS_MAX
 
 DOCUMENT_VERSION = 2
@@ -107,8 +108,7 @@ class GenesisDocument:
             "chain_id": self.chain_id,
             "genesis_time_ms": self.genesis_time_ms,
             "params": {name: getattr(self.params, name) for name in PARAM_NAMES},
-            "validators": [
-                v.to_value() for v in self.validators],
+            "validators": [v.to_value() for v in self.validators],
             "accounts": [
                 {"id": encode_account_id(a.id), "balance": str(a.balance)} for a in self.accounts
             ],

@@ -14,12 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ledger.staking_genesis import GenesisStake
+from ledger.staking_keys import KeyRole, possession_sign_bytes
+
 from ledger import codec
 from ledger.accounts import encode_account_id
 from ledger.ed25519 import KeyPair, is_valid_signature
 from ledger.errors import InvalidInputError
-from ledger.staking_genesis import GenesisStake
-from ledger.staking_keys import KeyRole, possession_sign_bytes
 
 SIGNERS = ("operator", "consensus", "vrf", "cosign")
 

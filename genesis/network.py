@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ledger.staking_genesis import GenesisStake
+
 from genesis.document import GenesisAccount, GenesisDocument
 from genesis.gentx import sign_genesis_validator
 from ledger import codec
 from ledger.ed25519 import KeyPair
 from ledger.errors import UsageError
 from ledger.params import ChainParams
-from ledger.staking_genesis import GenesisStake
-from ledger.staking_rows import POWER_UNIT_UZYNK
+from ledger.staking_record import POWER_UNIT
 from ledger.validator_set import VALIDATORS_MAX
 
 ENTROPY_BYTES_MIN = 32
@@ -96,7 +97,7 @@ def generate_network(
                     cosign_key=n.cosign_key.public_key,
                     name=n.name,
                     commission_ppm=COMMISSION_PPM_DEFAULT,
-                    bond=power * POWER_UNIT_UZYNK,
+                    bond=power * POWER_UNIT,
                 ),
                 chain_id,
                 operator=n.operator_key,
@@ -112,7 +113,7 @@ def generate_network(
             *(
                 GenesisAccount(
                     id=n.operator_key.public_key,
-                    balance=power * POWER_UNIT_UZYNK + OPERATOR_BALANCE_UZYNK,
+                    balance=power * POWER_UNIT + OPERATOR_BALANCE_UZYNK,
                 )
                 for n, power in zip(nodes, powers, strict=True)
             ),

@@ -197,6 +197,9 @@ class KeyOwner(NamedTuple):
     first: int
     last: int | None
 
+    def may_vote_at(self, height: int) -> bool:
+        return self.first <= height and (self.last is None or height <= self.last)
+
 
 def read_validator(state: StateReader, operator: bytes) -> ValidatorRecord | None:
     """The validator of an operator account."""

@@ -63,10 +63,7 @@ def genesis_show(path: Path, as_json: bool) -> None:
     data = {
         "chain_id": state.chain_id,
         "genesis_hash": state.genesis_hash.hex(),
-        "validators": [
-            {"name": v.name, "public_key": v.public_key.hex(), "power": str(v.power)}
-            for v in document.validators
-        ],
+        "validators": [v.to_value() for v in document.validators],
         "accounts": len(document.accounts),
         "supply": str(state.supply),
     }
@@ -76,7 +73,12 @@ def genesis_show(path: Path, as_json: bool) -> None:
         ("supply", f"{state.supply} uzynk in {len(document.accounts)} accounts"),
     ]
     rows += [
-        (v.name, f"{encode_account_id(v.public_key)}  power {v.power}") for v in document.validators
+        (
+            v.stake.name,
+            f"{encode_account_id(v.stake.operator)}  bonds {v.stake.bond} uzynk, "
+            f"commission {v.stake.commission_ppm / 10_000:g} %",
+        )
+        for v in document.validators
     ]
     show(as_json, data, rows)
 

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from genesis.document import GenesisDocument
-from ledger.chain import Chain
 from ledger.errors import UsageError
 from ledger.state.check import check_state
 from ledger.store import LevelStore
@@ -18,7 +17,6 @@ from node import config as cfg
 from node.cli_output import json_option, rpc_option, run_async, show
 from node.config import NodeConfig, load_config
 from node.daemon import STORE_FOLDER, run_node
-from node.handlers import AUDIT_LOG, build_handlers
 from node.home import create_guard, create_home
 from node.keys import generate_key, is_encrypted, load_key
 from node.log import configure_logging
@@ -75,6 +73,8 @@ def init(
         config,
         document,
         validator_key=validator,
+        vrf_key=generate_key(),
+        cosign_key=generate_key(),
         p2p_key=generate_key(),
         anchor_key=anchor,
         passphrase=passphrase,

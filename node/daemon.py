@@ -26,7 +26,7 @@ from consensus.core import Core
 from consensus.timing import Timing
 from genesis.document import GenesisDocument
 from ledger.block import PROTOCOL_VERSION
-from ledger.chain import Chain, Commit
+from ledger.chain import Commit
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
 from ledger.execution import BlockFacts
 from ledger.mempool import Mempool, MempoolLimits

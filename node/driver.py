@@ -146,7 +146,10 @@ class ConsensusDriver:
         """A proposal of this height's leader, or of a validator for the next height (whose leader
         is not known yet), signed. Raises InvalidInputError for a forged one."""
         ahead = compact.height - (self._chain.height + 1)
-        if ahead not in (0, 1) or compact.signer not in self._chain.validators:
+        if ahead not in (0, 1):
+            return False
+        validators = self._chain.next_validators if ahead else self._chain.validators
+        if compact.signer not in validators:
             return False
         if ahead == 0 and compact.signer != leader(
             self._chain.seed, compact.view, self._chain.validators

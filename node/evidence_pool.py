@@ -1,9 +1,9 @@
 """Evidence on its way into a block: kept durably, spread to all peers, offered to whoever builds.
 
-What consensus finds here, and what peers send, is judged against the tip; what convicts somebody is
-synced to the store before it is spread. It leaves when a block has punished the offender, or when it
-is too old. Evidence is self-contained, so that a peer that sends what convicts nobody is at fault,
-except for what another block may just have settled.
+What consensus finds here, and what peers send, is judged against the tip; what convicts somebody
+is synced to the store before it is spread. It leaves when a block has punished the offender, or
+when it is too old. Evidence is self-contained: a peer that sends false evidence is at fault; what
+is true and convicts nobody, because a block has just settled it, is dropped quietly.
 """
 
 from __future__ import annotations

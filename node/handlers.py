@@ -3,19 +3,20 @@ benchmarks."""
 
 from __future__ import annotations
 
+from ledger.staking import StakingModule, staking_handlers
+
 from audit.anchor import AnchorHandler
 from audit.frontier import FrontierLog
 from audit.stream import StreamHandler
-from did.authority import DidControlAuthority
-from did.handler import DidHandler
 from consensus.accountability import AccountabilityModule
 from consensus.beacon import BeaconModule
 from consensus.liveness import LivenessModule
+from did.authority import DidControlAuthority
+from did.handler import DidHandler
 from ledger.accounts import TransferHandler
 from ledger.chain import Chain, CommitRows
 from ledger.execution import AuditLog, BlockModule, TxHandler
 from ledger.genesis_state import GenesisState
-from ledger.staking import StakingModule, staking_handlers
 from ledger.store import Store
 
 AUDIT_LOG: AuditLog = FrontierLog()

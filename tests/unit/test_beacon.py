@@ -8,9 +8,9 @@ import pytest
 
 from consensus import vrf
 from consensus.beacon import next_seed, vrf_alpha
-from ledger.genesis_state import BEACON_KEY, genesis_seed
 from ledger.ed25519 import KeyPair
 from ledger.errors import UsageError
+from ledger.genesis_state import BEACON_KEY, genesis_seed
 
 SEED, OUTPUT = b"\x01" * 32, b"\x02" * 64
 

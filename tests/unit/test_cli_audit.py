@@ -18,10 +18,8 @@ from audit.intake import Request
 from audit.issue import build_receipt, issue_receipts
 from audit.leaf import SHA2_512, encode_leaves, encode_stream_text, hash_chunks
 from audit.pipeline import BATCH_AGE_MAX_MS, Pipeline
-from genesis.document import GenesisAccount, GenesisDocument, GenesisValidator
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
 from ledger.merkle import compute_leaf_hash
-from ledger.params import ChainParams
 from ledger.store import MemoryStore
 from ledger.tx import Tx
 from node.anchor_client import (
@@ -37,6 +35,7 @@ from node.files import read_small, replace_file
 from rpc.client import Call
 from rpc.errors import RpcError, not_ready
 from rpc.params import bytes_of_text, text_of_bytes
+from tests.unit.genesis_fixture import document_of
 from tests.vectors.audit_chain import ANCHOR_KEY, CHAIN_ID, Chain, create_stream
 
 CHAIN = Chain()
@@ -77,16 +76,7 @@ RECEIPTS = issue(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """genesis.json; the contents as files 0, 1, 2 with their receipts beside them."""
-    document = GenesisDocument(
-        chain_id=CHAIN_ID,
-        genesis_time_ms=0,
-        params=ChainParams(),
-        validators=tuple(
-            GenesisValidator(name=f"v{i}", public_key=v.public_key, power=v.power)
-            for i, v in enumerate(CHAIN.validators.validators)
-        ),
-        accounts=(GenesisAccount(id=ANCHOR_KEY.public_key, balance=1),),
-    )
+    document = document_of(CHAIN_ID, CHAIN.keys, (10,) * 4, {ANCHOR_KEY.public_key: 1})
     (tmp_path / "genesis.json").write_bytes(document.encode())
     for i, content in enumerate(CONTENTS):
         (tmp_path / str(i)).write_bytes(content)

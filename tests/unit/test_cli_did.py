@@ -15,15 +15,15 @@ from did.build import create_operation, recover_operation, update_operation
 from did.control import Control, KeyList
 from did.document import encode_document
 from did.operation import decode_operation
-from genesis.document import GenesisAccount, GenesisDocument, GenesisValidator
 from ledger.errors import InvalidInputError, UsageError
-from ledger.params import ChainParams
 from node import identity
 from node.checkpoint import TrustPoint, load_trust_point
 from node.cli_did import did
+from tests.unit.genesis_fixture import document_of
 from tests.vectors.did_world import (
     EXP,
     NET,
+    VALIDATOR_KEYS,
     VALIDATORS,
     World,
     control,
@@ -44,16 +44,7 @@ def world() -> World:
 def trust(tmp_path: Path) -> Path:
     path = tmp_path / "genesis.json"
     path.write_bytes(
-        GenesisDocument(
-            chain_id=NET,
-            genesis_time_ms=0,
-            params=ChainParams(),
-            validators=tuple(
-                GenesisValidator(name=f"v{i}", public_key=v.public_key, power=v.power)
-                for i, v in enumerate(VALIDATORS.validators)
-            ),
-            accounts=(GenesisAccount(id=key("payer").public_key, balance=1),),
-        ).encode()
+        document_of(NET, VALIDATOR_KEYS, (4, 3, 2, 1), {key("payer").public_key: 1}).encode()
     )
     return path
 

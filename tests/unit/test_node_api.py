@@ -20,14 +20,14 @@ from node.api import Api
 from node.config import NodeConfig
 from node.daemon import SILENT_WITH_WORK_S, Node
 from node.driver import ConsensusDriver
-from node.offences import Offences
 from node.evidence_pool import EvidencePool
+from node.offences import Offences
 from node.sync import BlockSync
 from node.voting import VotingKey
 from p2p.link import P2PLink
 from rpc.errors import RpcCode, RpcError
 from tests.unit.anchoring_world import AnchoringWorld
-from tests.unit.chain_fixture import CHAIN_ID, FAUCET, PARAMS, key_of, transfer
+from tests.unit.chain_fixture import CHAIN_ID, FAUCET, PARAMS, PROPOSER, key_of, transfer
 from tests.unit.node_fixture import FakeLink, peer_info
 
 TO = bytes(range(32))

@@ -1,0 +1,52 @@
+"""Genesis entries of validators whose one key is everything: operator, votes, VRF, cosignatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ledger.staking_genesis import GenesisStake
+
+from genesis.document import GenesisAccount, GenesisDocument
+from genesis.gentx import GenesisValidator, sign_genesis_validator
+from ledger.ed25519 import KeyPair
+from ledger.params import ChainParams
+from ledger.staking_record import POWER_UNIT
+
+
+def validator_of(key: KeyPair, power: int, chain_id: str, name: str) -> GenesisValidator:
+    """An entry that bonds what gives `power`."""
+    stake = GenesisStake(
+        operator=key.public_key,
+        consensus_key=key.public_key,
+        vrf_key=key.public_key,
+        cosign_key=key.public_key,
+        name=name,
+        commission_ppm=0,
+        bond=power * POWER_UNIT,
+    )
+    return sign_genesis_validator(stake, chain_id, operator=key, consensus=key, vrf=key, cosign=key)
+
+
+def document_of(
+    chain_id: str,
+    keys: Sequence[KeyPair],
+    powers: Sequence[int],
+    balances: Mapping[bytes, int],
+) -> GenesisDocument:
+    """A document whose validators are `keys`, with `powers`; `balances` of further accounts."""
+    return GenesisDocument(
+        chain_id=chain_id,
+        genesis_time_ms=0,
+        params=ChainParams(),
+        validators=tuple(
+            validator_of(key, power, chain_id, f"v{i}")
+            for i, (key, power) in enumerate(zip(keys, powers, strict=True))
+        ),
+        accounts=(
+            *(
+                GenesisAccount(id=key.public_key, balance=power * POWER_UNIT)
+                for key, power in zip(keys, powers, strict=True)
+            ),
+            *(GenesisAccount(id=i, balance=b) for i, b in balances.items()),
+        ),
+    )
