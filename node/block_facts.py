@@ -1,4 +1,4 @@
-"""What a block of ours says besides its txs: VRF proof, parent certificate, late votes, evidence."""
+"""What a block of ours says besides its txs: VRF proof, parent certificate, votes, evidence."""
 
 from __future__ import annotations
 

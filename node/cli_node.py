@@ -17,6 +17,7 @@ from node import config as cfg
 from node.cli_output import json_option, rpc_option, run_async, show
 from node.config import NodeConfig, load_config
 from node.daemon import STORE_FOLDER, run_node
+from node.handlers import open_chain
 from node.home import create_guard, create_home
 from node.keys import generate_key, is_encrypted, load_key
 from node.log import configure_logging
