@@ -31,9 +31,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from consensus import vrf
-from consensus.beacon import genesis_seed, next_seed, vrf_alpha
+from consensus.beacon import next_seed, vrf_alpha
 from consensus.leader import leader
 from ledger.ed25519 import KeyPair
+from ledger.genesis_state import genesis_seed
 from ledger.validator_set import Validator, ValidatorSet
 
 TOTAL_POWER = 960_000
@@ -74,7 +75,7 @@ class World:
         return vrf.proof_to_output(vrf.prove(self._seeds[key], alpha))
 
     def leads(self, seed: bytes) -> bool:
-        return leader(seed, 1, self.validators) in self.coalition
+        return leader(seed, 1, self.validators, self.validators) in self.coalition
 
     def seed_after(self, seed: bytes, height: int, proposer: bytes) -> bytes:
         return next_seed(seed, self._output(proposer, vrf_alpha(seed, height)))
@@ -83,7 +84,7 @@ class World:
         """One a key (its output does not depend on the view), up to the first honest leader."""
         found: dict[bytes, Option] = {}
         view = 1
-        while (key := leader(seed, view, self.validators)) in self.coalition:
+        while (key := leader(seed, view, self.validators, self.validators)) in self.coalition:
             if key not in found:
                 found[key] = Option(view=view, seed=self.seed_after(seed, height, key))
             view += 1
@@ -151,7 +152,7 @@ def simulate(world: World, strategy: Strategy, heights: int) -> Outcome:
             withheld += option.view - 1
             timeouts += 2 ** (option.view - 1) - 1
         else:
-            seed = world.seed_after(seed, height, leader(seed, 1, world.validators))
+            seed = world.seed_after(seed, height, _leader(seed, world.validators))
             runs.append(run)
             led, run = led + run, 0
     led += run
@@ -186,7 +187,7 @@ def simulate_stake_changes(fraction: Fraction, lag: int, heights: int) -> float:
     changed: dict[int, ValidatorSet] = {}
 
     def proposer(seed: bytes, height: int) -> bytes:
-        return leader(seed, 1, changed.get(height, world.validators))
+        return _leader(seed, changed.get(height, world.validators))
 
     seed, led = genesis_seed(bytes(32)), 0
     for height in range(1, heights + 1):
@@ -202,6 +203,11 @@ def simulate_stake_changes(fraction: Fraction, lag: int, heights: int) -> float:
     return led / heights
 
 
+def _leader(seed: bytes, validators: ValidatorSet) -> bytes:
+    """Of view 1, where the voting powers weigh the pick."""
+    return leader(seed, 1, validators, validators)
+
+
 def _change_stake(world: World, key: bytes, seed: bytes) -> ValidatorSet:
     """The least dust that makes `key` lead the height with `seed`."""
     for dust in range(CHANGES_TRIED_MAX):
@@ -209,7 +215,7 @@ def _change_stake(world: World, key: bytes, seed: bytes) -> ValidatorSet:
             Validator(public_key=v.public_key, power=v.power + (dust if v.public_key == key else 0))
             for v in world.validators.validators
         )
-        if leader(seed, 1, found) == key:
+        if _leader(seed, found) == key:
             return found
     return world.validators
 

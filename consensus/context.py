@@ -38,6 +38,7 @@ class HeightState:
         self.parent_hash = start.parent_hash
         self.parent_certificate = start.parent_certificate
         self.validators: ValidatorSet = start.validators
+        self.weights = start.leaders
         self.seed = start.seed
         self.started_ms = now_ms
         self._leaders: dict[int, bytes] = {}
@@ -75,7 +76,7 @@ class HeightState:
         if key is None:
             if len(self._leaders) >= LEADERS_MAX:
                 self._leaders.clear()
-            key = self._leaders[view] = leader(self.seed, view, self.validators)
+            key = self._leaders[view] = leader(self.seed, view, self.weights, self.validators)
         return key
 
     def keep_block(self, block: Block) -> None:

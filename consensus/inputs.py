@@ -45,13 +45,15 @@ class StartHeight:
     height was committed, by `Finalise` or by block sync (`recovered` None, or what is stored).
 
     `parent_hash` is the block hash of height - 1 (the genesis hash for height 1),
-    `parent_certificate` its finalization (None for height 1), `seed` the leader seed.
+    `parent_certificate` its finalization (None for height 1), `seed` the leader
+    seed, `leaders` the set whose powers weigh the pick.
     """
 
     height: int
     parent_hash: bytes
     parent_certificate: Certificate | None
     validators: ValidatorSet
+    leaders: ValidatorSet
     seed: bytes
     recovered: Recovered | None = None
 

@@ -40,6 +40,7 @@ from ledger.tx import Tx
 from ledger.tx_result import BLOCK_RESULT_ID, TxResult
 from ledger.validator_rows import (
     LAST_KEY,
+    LEADERS_KEY,
     NEXT_KEY,
     SET_BY_HASH,
     SET_KEY,
@@ -125,6 +126,7 @@ class Chain:
         self.last_validators: ValidatorSet
         self.validators: ValidatorSet
         self.next_validators: ValidatorSet
+        self.leaders: ValidatorSet
         self._follow_rows()
 
     @classmethod
@@ -409,7 +411,7 @@ class Chain:
 
     def _follow_rows(self) -> None:
         """Decode what the tip says of parameters and validator sets, if it changed."""
-        for key in (PARAMS_KEY, LAST_KEY, SET_KEY, NEXT_KEY):
+        for key in (PARAMS_KEY, LAST_KEY, SET_KEY, NEXT_KEY, LEADERS_KEY):
             row = _need_row(self.tree, key)
             if row == self._rows.get(key):
                 continue
@@ -420,8 +422,10 @@ class Chain:
                 self.last_validators = ValidatorSet.decode(row)
             elif key == SET_KEY:
                 self.validators = ValidatorSet.decode(row)
-            else:
+            elif key == NEXT_KEY:
                 self.next_validators = ValidatorSet.decode(row)
+            else:
+                self.leaders = ValidatorSet.decode(row)
 
     # --- reading ---
 

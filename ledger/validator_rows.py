@@ -2,12 +2,16 @@
 
 Rows of the state tree, each a `ValidatorSet`, after block H:
 
-    validators | last    voted on H
-    validators | set     votes on H + 1
-    validators | next    votes on H + 2
+    validators | last            voted on H
+    validators | set             votes on H + 1
+    validators | next            votes on H + 2
+    validators | leaders         its powers weigh the pick of leaders of H + 1
+    validators | leaders-next    will do so after the next multiple of 64
 
 A change made in H therefore counts from H + 2, and header H + 1 can name both its own set and the
-next one before it is executed. Rows are written only when they change.
+next one before it is executed. The weights that pick leaders follow at least 64 heights later
+(docs/adr/0009-beacon.md): at each multiple of 64 the weights become `leaders-next`, and that becomes
+the set in force. Rows are written only when they change.
 
 Rows outside the tree, for whoever verifies from an older set: `v/s/` hash 32 -> set, and
 `v/h/` height8 -> hash of the set that header `height` hands over to, where that is another one.
@@ -27,29 +31,39 @@ from ledger.validator_set import ValidatorSet
 LAST_KEY = state_key("validators", b"last")
 SET_KEY = state_key("validators", b"set")
 NEXT_KEY = state_key("validators", b"next")
+LEADERS_KEY = state_key("validators", b"leaders")
+LEADERS_NEXT_KEY = state_key("validators", b"leaders-next")
+LEADERS_EPOCH_HEIGHTS = 64
 SET_BY_HASH = b"v/s/"
 HANDOFF_BY_HEIGHT = b"v/h/"
 
 
 class _Holder(Protocol):
-    """Whatever has a state to move."""
+    """A block that is being executed."""
 
+    height: int
     state: StateView
 
 
 def genesis_validator_rows(validators: ValidatorSet) -> dict[bytes, bytes]:
     """State rows at height 0: the first set votes on heights 1 and 2."""
-    return dict.fromkeys((LAST_KEY, SET_KEY, NEXT_KEY), validators.encoded)
+    keys = (LAST_KEY, SET_KEY, NEXT_KEY, LEADERS_KEY, LEADERS_NEXT_KEY)
+    return dict.fromkeys(keys, validators.encoded)
 
 
 def move_up_validator_sets(run: _Holder) -> None:
     """Execution of a height is about to end: each set comes one height nearer."""
-    state = run.state
-    last, current, following = state.get(LAST_KEY), state.get(SET_KEY), state.get(NEXT_KEY)
-    if current is not None and current != last:
-        state.put(LAST_KEY, current)
-    if following is not None and following != current:
-        state.put(SET_KEY, following)
+    _copy(run.state, SET_KEY, LAST_KEY)
+    _copy(run.state, NEXT_KEY, SET_KEY)
+    if run.height % LEADERS_EPOCH_HEIGHTS == 0:
+        _copy(run.state, LEADERS_NEXT_KEY, LEADERS_KEY)
+        _copy(run.state, SET_KEY, LEADERS_NEXT_KEY)
+
+
+def _copy(state: StateView, source: bytes, target: bytes) -> None:
+    row = state.get(source)
+    if row is not None and row != state.get(target):
+        state.put(target, row)
 
 
 def add_validator_rows(batch: Batch, header: Header, following: ValidatorSet) -> None:

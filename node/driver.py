@@ -110,6 +110,7 @@ class ConsensusDriver:
                 parent_hash=self._chain.head_hash,
                 parent_certificate=self._chain.head_certificate,
                 validators=self._chain.validators,
+                leaders=self._chain.leaders,
                 seed=self._chain.seed,
                 recovered=recovered,
             )
@@ -152,7 +153,7 @@ class ConsensusDriver:
         if compact.signer not in validators:
             return False
         if ahead == 0 and compact.signer != leader(
-            self._chain.seed, compact.view, self._chain.validators
+            self._chain.seed, compact.view, self._chain.leaders, self._chain.validators
         ):
             raise InvalidInputError("proposal by another than the leader")
         message = propose_sign_bytes(

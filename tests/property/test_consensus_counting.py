@@ -91,7 +91,7 @@ def test_the_guard_never_holds_a_contradiction(asked: list[Statement]) -> None:
 
 def test_leaders_come_up_as_often_as_their_stake_says() -> None:
     rounds = 21_000
-    counts = Counter(leader(b"\x05" * 32, view, SET) for view in range(1, rounds + 1))
+    counts = Counter(leader(b"\x05" * 32, view, SET, SET) for view in range(1, rounds + 1))
     for key, power in zip(KEYS, POWERS, strict=True):
         expected = rounds * power / sum(POWERS)
         assert abs(counts[key] - expected) < 5 * expected**0.5
@@ -99,6 +99,6 @@ def test_leaders_come_up_as_often_as_their_stake_says() -> None:
 
 def test_the_leader_depends_on_seed_view_and_set_alone() -> None:
     again = ValidatorSet.of(reversed(SET.validators))
-    picks = [leader(b"\x05" * 32, v, SET) for v in range(1, 50)]
-    assert picks == [leader(b"\x05" * 32, v, again) for v in range(1, 50)]
-    assert picks != [leader(b"\x06" * 32, v, SET) for v in range(1, 50)]
+    picks = [leader(b"\x05" * 32, v, SET, SET) for v in range(1, 50)]
+    assert picks == [leader(b"\x05" * 32, v, again, again) for v in range(1, 50)]
+    assert picks != [leader(b"\x06" * 32, v, SET, SET) for v in range(1, 50)]

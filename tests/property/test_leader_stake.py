@@ -51,7 +51,7 @@ def seed_chain(count: int, name: str) -> Iterator[bytes]:
 def draw(validators: ValidatorSet, name: str, view: int = 1) -> list[int]:
     """The index of the leader of `view` at each of DRAWS heights."""
     index = validators.index_by_key
-    return [index[leader(seed, view, validators)] for seed in seed_chain(DRAWS, name)]
+    return [index[leader(seed, view, validators, validators)] for seed in seed_chain(DRAWS, name)]
 
 
 def fit(picks: list[int], weights: list[int]) -> float:
@@ -112,7 +112,7 @@ def test_a_chain_of_real_proofs_follows_stake() -> None:
     index = validators.index_by_key
     seed, picks = genesis_seed(b"\x07" * 32), []
     for height in range(1, 2001):
-        picks.append(index[leader(seed, 1, validators)])
+        picks.append(index[leader(seed, 1, validators, validators)])
         proof = vrf.prove(bytes([picks[-1]]) * 32, vrf_alpha(seed, height))
         seed = next_seed(seed, vrf.proof_to_output(proof))
     assert fit(picks, powers_of(validators)) > P_MIN

@@ -51,13 +51,13 @@ def test_options_are_one_a_key_before_the_first_honest_leader() -> None:
     for height in range(1, 40):
         options = world.options(seed, height)
         views = [option.view for option in options]
-        leaders = [leader(seed, view, world.validators) for view in views]
+        leaders = [leader(seed, view, world.validators, world.validators) for view in views]
         assert len(set(leaders)) == len(views)
         assert world.coalition.issuperset(leaders)
         assert views == sorted(views)
         assert (views[:1] == [1]) == world.leads(seed)
         seen += len(views)
-        seed = world.seed_after(seed, height, leader(seed, 1, world.validators))
+        seed = world.seed_after(seed, height, leader(seed, 1, world.validators, world.validators))
     assert seen > 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ledger.execution import BlockFacts, Event
+from ledger.execution import BlockFacts, Event, StateView
 from ledger.params import ChainParams
 
 
@@ -34,10 +34,19 @@ class BlockWorld:
     parent_time_ms: int = 1_699_999_999_000
     parent_hash: bytes = bytes(32)
     params: ChainParams = field(default_factory=ChainParams)
-    facts: BlockFacts = BlockFacts(proposer=bytes(32))
-    state: DictState = field(default_factory=DictState)
+    facts: BlockFacts = field(default_factory=lambda: BlockFacts(proposer=bytes(32)))
+    state: StateView = field(default_factory=DictState)
     events: list[Event] = field(default_factory=list)
     side: dict[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> dict[bytes, bytes]:
+        """All rows of the state."""
+        assert isinstance(self.state, DictState)
+        return self.state.rows
+
+    def restore(self, rows: dict[bytes, bytes]) -> None:
+        self.state = DictState(dict(rows))
 
     def side_put(self, key: bytes, value: bytes) -> None:
         self.side[key] = value

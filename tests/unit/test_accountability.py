@@ -57,18 +57,18 @@ def evidence(
 
 def new_world(height: int = 9) -> BlockWorld:
     world = BlockWorld(CHAIN_ID, height=height)
-    world.state.rows.update(GENESIS.state_rows())
+    world.rows.update(GENESIS.state_rows())
     return world
 
 
 def carry(world: BlockWorld, *items: bytes) -> None:
     """A block of `world.height` with these items; refused ones leave the state as it was."""
     world.facts = BlockFacts(proposer=KEY.public_key, evidence=items)
-    before = dict(world.state.rows)
+    before = dict(world.rows)
     try:
         AccountabilityModule().begin(world)
     except InvalidInputError:
-        world.state.rows = before
+        world.restore(before)
         raise
 
 
@@ -80,7 +80,9 @@ def test_every_contradicting_pair_is_punished(
     before = read_validator(world.state, OPERATOR)
     carry(world, evidence(*pair).encode())
     record = read_validator(world.state, OPERATOR)
-    assert record is not None and before is not None and record.slash is not None
+    assert record is not None
+    assert before is not None
+    assert record.slash is not None
     assert record.is_tombstoned
     assert (record.slash.offence_height, record.slash.slashed_height) == (5, 9)
     burned = before.tokens * PARAMS.slash_double_sign_ppm // 1_000_000
@@ -91,11 +93,11 @@ def test_every_contradicting_pair_is_punished(
 def test_an_offender_is_punished_once_whatever_else_it_signed() -> None:
     world = new_world()
     carry(world, evidence().encode())
-    rows = dict(world.state.rows)
+    rows = dict(world.rows)
     for more in (evidence(), evidence((F, A), (X, NONE)), evidence(height=6)):
         with pytest.raises(InvalidInputError, match="punished before"):
             carry(world, more.encode())
-        assert world.state.rows == rows
+        assert world.rows == rows
     fresh = new_world()
     with pytest.raises(InvalidInputError, match="punished before"):
         carry(fresh, evidence().encode(), evidence((F, A), (F, B)).encode())
@@ -116,10 +118,10 @@ def test_forged_stale_and_framing_evidence_is_refused() -> None:
     }
     for what, item in bad.items():
         world = new_world()
-        rows = dict(world.state.rows)
+        rows = dict(world.rows)
         with pytest.raises(InvalidInputError):
             carry(world, item.encode())
-        assert world.state.rows == rows, what
+        assert world.rows == rows, what
 
 
 def test_a_legal_pair_is_no_evidence() -> None:
@@ -137,10 +139,10 @@ def test_evidence_is_good_up_to_its_window_and_not_after() -> None:
         (PARAMS.evidence_window_ms + 1, False),
     ):
         world.height, world.time_ms = EPOCH_HEIGHTS + 3, start_ms + ahead_ms
-        rows = dict(world.state.rows)
+        rows = dict(world.rows)
         if is_good:
             carry(world, evidence().encode())
-            world.state.rows = rows
+            world.restore(rows)
         else:
             with pytest.raises(InvalidInputError, match="too old"):
                 carry(world, evidence().encode())
@@ -154,7 +156,7 @@ def test_times_are_kept_for_the_window_and_let_go_after_it() -> None:
         carry(world)
     kept = [e for e in range(1, 60) if world.state.get(epoch_key(e)) is not None]
     assert kept == list(range(59 - 20, 60)), "twenty days' worth, and today"
-    assert int.from_bytes(world.state.rows[OLDEST_KEY], "big") == kept[0]
+    assert int.from_bytes(world.rows[OLDEST_KEY], "big") == kept[0]
     assert latest_time_ms(world.state, 5) == 0, "older than anything kept"
     assert latest_time_ms(world.state, 59 * EPOCH_HEIGHTS + 1) is None, "less than an epoch ago"
     assert latest_time_ms(world.state, 57 * EPOCH_HEIGHTS + 1) == world.time_ms - day_ms

@@ -58,8 +58,8 @@ CHAIN = "zynk-unit"
 KEYS = [bytes([i]) * 32 for i in range(1, 5)]
 SET = ValidatorSet.of(Validator(public_key=k, power=1) for k in KEYS)
 PARENT, ZERO = b"\x07" * 32, b"\0" * 32
-LEADER_1 = leader(PARENT, 1, SET)
-LEADER_2 = leader(PARENT, 2, SET)
+LEADER_1 = leader(PARENT, 1, SET, SET)
+LEADER_2 = leader(PARENT, 2, SET, SET)
 FOLLOWER = next(k for k in KEYS if k not in (LEADER_1, LEADER_2))
 OTHERS = [k for k in KEYS if k != FOLLOWER]
 TIMING = Timing()
@@ -82,6 +82,7 @@ def start(recovered: Recovered | None = None, height: int = 9) -> StartHeight:
         parent_hash=PARENT,
         parent_certificate=None,
         validators=SET,
+        leaders=SET,
         seed=PARENT,
         recovered=recovered,
     )
@@ -101,7 +102,7 @@ def make_block(view: int = 1, salt: bytes = b"", proposer: bytes | None = None) 
         1000,
         PARENT,
         view,
-        proposer or leader(PARENT, view, SET),
+        proposer or leader(PARENT, view, SET, SET),
         salt,
         compute_body_hash((), None),
         *(ZERO, 0, ZERO, ZERO, SET.hash, SET.hash),
@@ -131,7 +132,7 @@ def certificate(
 def propose(
     block: Block, view: int = 1, justify: tuple[Certificate, ...] = (), key: bytes | None = None
 ) -> Propose:
-    signer = key or leader(PARENT, view, SET)
+    signer = key or leader(PARENT, view, SET, SET)
     return Propose(
         height=9,
         view=view,

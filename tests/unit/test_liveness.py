@@ -36,7 +36,7 @@ def new_world() -> BlockWorld:
     world.params = dataclasses.replace(
         PARAMS, downtime_window=WINDOW, downtime_missed_max=MISSED_MAX
     )
-    world.state.rows.update(GENESIS.state_rows())
+    world.rows.update(GENESIS.state_rows())
     return world
 
 
@@ -63,11 +63,12 @@ def block(world: BlockWorld, signers: list[bytes], late: tuple[bytes, ...] = ())
     world.facts = BlockFacts(
         proposer=KEYS[0], parent_certificate=certificate(parent, signers), late_votes=late
     )
-    before = dict(world.state.rows)
+    before = dict(world.rows)
     try:
         LivenessModule().begin(world)
     except InvalidInputError:
-        world.height, world.state.rows = parent, before
+        world.height = parent
+        world.restore(before)
         raise
 
 
@@ -123,10 +124,10 @@ def test_late_votes_that_show_nothing_new_or_nothing_true_make_a_block_invalid()
         (b"",),
         (good + b"\0",),
     ):
-        rows = dict(world.state.rows)
+        rows = dict(world.rows)
         with pytest.raises(InvalidInputError):
             block(world, KEYS, late)
-        assert world.state.rows == rows
+        assert world.rows == rows
     block(world, KEYS, (good,))
     with pytest.raises(InvalidInputError, match="nothing new"):
         block(world, KEYS, (good,))
@@ -138,11 +139,14 @@ def test_too_many_misses_in_the_window_jail_and_cost_stake() -> None:
     for _ in range(LATE_HEIGHTS + MISSED_MAX):
         block(world, KEYS[:3])
     record = read_validator(world.state, OPERATOR[LATE])
-    assert record is not None and not record.is_jailed
+    assert record is not None
+    assert not record.is_jailed
     block(world, KEYS[:3])
     record = read_validator(world.state, OPERATOR[LATE])
-    assert record is not None and before is not None
-    assert record.is_jailed and not record.is_tombstoned
+    assert record is not None
+    assert before is not None
+    assert record.is_jailed
+    assert not record.is_tombstoned
     assert record.jailed_until_ms == world.time_ms + PARAMS.downtime_jail_ms
     burned = before.tokens * PARAMS.slash_downtime_ppm // 1_000_000
     assert record.tokens == before.tokens - burned
@@ -157,7 +161,8 @@ def test_misses_that_left_the_window_do_not_count() -> None:
     for n in range(5 * WINDOW // 2):
         block(world, KEYS[:3] if n % 10 == 0 else KEYS)
     record = read_validator(world.state, OPERATOR[LATE])
-    assert record is not None and not record.is_jailed
+    assert record is not None
+    assert not record.is_jailed
 
 
 def test_the_window_agrees_with_a_list_of_heights() -> None:
