@@ -11,7 +11,7 @@ from ledger.errors import InvalidInputError
 from ledger.params import PPM, ChainParams
 from ledger.pools import BONDED_KEY, POOL_KEYS
 from ledger.staking_candidates import order_candidates
-from ledger.staking_record import KEY_BYTES, NAME_MAX, POWER_UNIT, ValidatorRecord
+from ledger.staking_record import KEY_BYTES, POWER_UNIT, ValidatorRecord, read_description
 from ledger.staking_rewards import DISTRIBUTION_KEY, Distribution
 from ledger.staking_rows import (
     CANDIDATES_KEY,
@@ -96,7 +96,7 @@ def _check(stake: GenesisStake, params: ChainParams) -> None:
         raise InvalidInputError("genesis stake is malformed", expected="32 B account and keys")
     if len(set(keys)) != len(keys):
         raise InvalidInputError("genesis stake uses one key twice", got=stake.name)
-    codec.read_str(stake.name, "validator name", NAME_MAX)
+    read_description([stake.name, "", ""])
     codec.read_int(stake.commission_ppm, "commission", PPM)
     least = max(POWER_UNIT, params.self_bond_min)
     if stake.bond < least:
