@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 
 from did.control import AUTHORITY_CONTROL, Control, KeyList, authority_of_tier, compute_control_hash
 from did.operation import (
@@ -64,7 +63,7 @@ from did.record import (
 )
 from ledger.errors import InvalidInputError
 from ledger.execution import Event, ExecutionContext, TxFailure
-from ledger.params import DAY_MS, PARAMS_KEY, ChainParams
+from ledger.params import DAY_MS, ChainParams, read_params
 
 MESSAGE_TYPE = "did/op"
 WEIGHT_BASE = 3
@@ -147,7 +146,7 @@ def _change(context: ExecutionContext, operation: Operation) -> None:
     if record_bytes is None or control_bytes is None:
         raise TxFailure("did/not-found", "no such DID", got=operation.did_text)
     record, before = Record.decode(record_bytes), ControlState.decode(control_bytes)
-    params = _read_params(state.get(PARAMS_KEY))
+    params = read_params(state)
     if before.last_height == context.height:
         raise TxFailure("did/rate-block", "one operation of a DID a block")
     if operation.seq != record.seq + 1:
@@ -268,7 +267,7 @@ def _write(
     day_counts: tuple[int, ...],
 ) -> None:
     """Put the three state rows and the side rows, and tell."""
-    params = _read_params(context.state.get(PARAMS_KEY))
+    params = read_params(context.state)
     did, seq = operation.did, operation.seq
     disputes, disputed = _open_dispute(operation, judged, before, context.time_ms)
     entry = LogEntry(
@@ -333,13 +332,3 @@ def _open_dispute(
         tiers=tiers,
     )
     return (*judged.open, dispute), True
-
-
-@lru_cache(maxsize=8)
-def _decode_params(data: bytes) -> ChainParams:
-    return ChainParams.decode(data)
-
-
-def _read_params(data: bytes | None) -> ChainParams:
-    """The chain's parameters; the defaults of a new network if it has none."""
-    return ChainParams() if data is None else _decode_params(data)

@@ -177,13 +177,17 @@ def tokens_of_shares(record: ValidatorRecord, shares: int) -> int:
 
 
 def read_description(value: object) -> tuple[str, str, str]:
-    """(name, url, details) of a decoded array. Raises InvalidInputError."""
+    """(name, url, details) of a decoded array: a name, and no control characters, which would
+    reach terminals. Raises InvalidInputError."""
     name, url, details = codec.read_array(value, 3, "description")
-    return (
-        codec.read_str(name, "validator name", NAME_MAX),
-        codec.read_str(url, "validator url", URL_MAX),
-        codec.read_str(details, "validator details", DETAILS_MAX),
-    )
+    codec.read_str(name, "validator name", NAME_MAX)
+    codec.read_str(url, "validator url", URL_MAX)
+    codec.read_str(details, "validator details", DETAILS_MAX)
+    if not name or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name + url + details):
+        raise InvalidInputError(
+            "description is malformed", expected="a name; no control characters", got=repr(name)
+        )
+    return name, url, details
 
 
 def encode_wide(number: int) -> bytes:
