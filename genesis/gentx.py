@@ -14,15 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ledger.staking_genesis import GenesisStake
-from ledger.staking_keys import KeyRole, possession_sign_bytes
-
 from ledger import codec
 from ledger.accounts import encode_account_id
 from ledger.ed25519 import KeyPair, is_valid_signature
 from ledger.errors import InvalidInputError
+from ledger.staking_genesis import GenesisStake
+from ledger.staking_messages import ROLES, possession_sign_bytes
 
-SIGNERS = ("operator", "consensus", "vrf", "cosign")
+SIGNERS = ("operator", *ROLES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +99,11 @@ def _messages(stake: GenesisStake, chain_id: str) -> tuple[tuple[bytes, bytes], 
             stake.bond,
         ],
     )
-    keys = (
-        (KeyRole.CONSENSUS, stake.consensus_key),
-        (KeyRole.VRF, stake.vrf_key),
-        (KeyRole.COSIGN, stake.cosign_key),
-    )
+    keys = (stake.consensus_key, stake.vrf_key, stake.cosign_key)
     return (
         (stake.operator, entry),
-        *((key, possession_sign_bytes(chain_id, stake.operator, role, key)) for role, key in keys),
+        *(
+            (key, possession_sign_bytes(chain_id, stake.operator, role, key))
+            for role, key in zip(ROLES, keys, strict=True)
+        ),
     )

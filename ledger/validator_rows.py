@@ -10,8 +10,8 @@ Rows of the state tree, each a `ValidatorSet`, after block H:
 
 A change made in H therefore counts from H + 2, and header H + 1 can name both its own set and the
 next one before it is executed. The weights that pick leaders follow at least 64 heights later
-(docs/adr/0009-beacon.md): at each multiple of 64 the weights become `leaders-next`, and that becomes
-the set in force. Rows are written only when they change.
+(docs/adr/0009-beacon.md): at each multiple of 64 the weights become `leaders-next`, and that
+becomes the set in force. Rows are written only when they change.
 
 Rows outside the tree, for whoever verifies from an older set: `v/s/` hash 32 -> set, and
 `v/h/` height8 -> hash of the set that header `height` hands over to, where that is another one.

@@ -3,8 +3,6 @@ benchmarks."""
 
 from __future__ import annotations
 
-from ledger.staking import StakingModule, staking_handlers
-
 from audit.anchor import AnchorHandler
 from audit.frontier import FrontierLog
 from audit.stream import StreamHandler
@@ -17,21 +15,22 @@ from ledger.accounts import TransferHandler
 from ledger.chain import Chain, CommitRows
 from ledger.execution import AuditLog, BlockModule, TxHandler
 from ledger.genesis_state import GenesisState
+from ledger.staking_handlers import stake_handlers
+from ledger.staking_module import StakingModule
 from ledger.store import Store
 
 AUDIT_LOG: AuditLog = FrontierLog()
 
 
-def build_handlers() -> dict[str, TxHandler]:
-    """Handlers by message type."""
+def build_handlers(chain_id: str) -> dict[str, TxHandler]:
+    """Handlers of a chain by message type."""
     handlers: list[TxHandler] = [
         TransferHandler(),
         DidHandler(),
         StreamHandler(DidControlAuthority()),
         AnchorHandler(),
-        *staking_handlers(),
     ]
-    return {handler.type: handler for handler in handlers}
+    return {handler.type: handler for handler in handlers} | stake_handlers(chain_id)
 
 
 def build_modules() -> tuple[BlockModule, ...]:
@@ -41,4 +40,5 @@ def build_modules() -> tuple[BlockModule, ...]:
 
 def open_chain(store: Store, genesis: GenesisState, commit_rows: CommitRows | None = None) -> Chain:
     """A chain that executes all of it. Raises as `Chain.open`."""
-    return Chain.open(store, genesis, build_handlers(), AUDIT_LOG, commit_rows, build_modules())
+    handlers = build_handlers(genesis.chain_id)
+    return Chain.open(store, genesis, handlers, AUDIT_LOG, commit_rows, build_modules())

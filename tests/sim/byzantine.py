@@ -56,7 +56,9 @@ class Byzantine(Node):
         return sign_with(self.key)(statement_sign_bytes(CHAIN_ID, statement))
 
     def leads(self, view: int) -> bool:
-        return leader(self.parent_hash(), view, self.sim.validators) == self.key
+        return (
+            leader(self.parent_hash(), view, self.sim.validators, self.sim.validators) == self.key
+        )
 
     def others(self) -> list[int]:
         indexes = [n.index for n in self.sim.nodes if n is not self]

@@ -121,6 +121,7 @@ class Node:
                 parent_hash=self.parent_hash(),
                 parent_certificate=chain[-1][1] if chain else None,
                 validators=self.sim.validators_at(len(chain) + 1),
+                leaders=self.sim.validators_at(len(chain) + 1),
                 seed=self.parent_hash(),
                 recovered=recovered,
             )

@@ -15,8 +15,8 @@ from bench.withholding import (
     simulate,
     simulate_stake_changes,
 )
-from consensus.beacon import genesis_seed
 from consensus.leader import leader
+from ledger.genesis_state import genesis_seed
 
 HEIGHTS = 20_000
 ERRORS_MAX = 3.5

@@ -45,7 +45,9 @@ class AnchoringWorld:
     def __init__(self, chain_store: Store | None = None, store: Store | None = None) -> None:
         self.chain_store = chain_store or MemoryStore()
         self.store = store or MemoryStore()
-        self.chain = Chain.open(self.chain_store, GENESIS, build_handlers(), AUDIT_LOG, commit_rows)
+        self.chain = Chain.open(
+            self.chain_store, GENESIS, build_handlers(CHAIN_ID), AUDIT_LOG, commit_rows
+        )
         self.log_tree = LogTree(self.chain_store)
         self.link = FakeLink()
         self.signatures = SignaturePool(threads=1)
