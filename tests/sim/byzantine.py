@@ -56,9 +56,8 @@ class Byzantine(Node):
         return sign_with(self.key)(statement_sign_bytes(CHAIN_ID, statement))
 
     def leads(self, view: int) -> bool:
-        return (
-            leader(self.parent_hash(), view, self.sim.validators, self.sim.validators) == self.key
-        )
+        validators = self.sim.validators
+        return leader(self.parent_hash(), view, validators, validators) == self.key
 
     def others(self) -> list[int]:
         indexes = [n.index for n in self.sim.nodes if n is not self]

@@ -12,8 +12,9 @@ from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.chain import Chain, Commit, CommitRows
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError
-from ledger.execution import Event, ExecutionContext, TxFailure, TxHandler
+from ledger.execution import BlockContext, Event, ExecutionContext, TxFailure, TxHandler
 from ledger.fees import sign_tx
+from ledger.genesis_state import BEACON_KEY
 from ledger.merkle import compute_leaf_hash, compute_root
 from ledger.params import ChainParams
 from ledger.store import Store
@@ -77,12 +78,28 @@ class ProbeHandler:
             raise KeyError(text)
 
 
+class ChangingSeed:
+    """A `BlockModule` in the beacon's place: each height has other leaders. Blocks say nothing that
+    it would have to judge."""
+
+    def begin(self, context: BlockContext) -> None:
+        facts = context.facts
+        if facts.vrf_proof or facts.late_votes or facts.evidence:
+            raise InvalidInputError("block carries what no module of this chain judges")
+        context.state.put(BEACON_KEY, codec.hash_tagged("test-seed", context.parent_hash))
+
+    def end(self, context: BlockContext) -> None:
+        pass
+
+
 def handlers() -> dict[str, TxHandler]:
     return {"bank/transfer": TransferHandler(), "test/probe": ProbeHandler()}
 
 
 def open_chain(store: Store, commit_rows: CommitRows | None = None) -> Chain:
-    return Chain.open(store, GENESIS, handlers(), LeafListLog(), commit_rows)
+    return Chain.open(
+        store, GENESIS, handlers(), LeafListLog(), commit_rows, modules=(ChangingSeed(),)
+    )
 
 
 def transfer(

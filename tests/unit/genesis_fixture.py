@@ -1,8 +1,9 @@
-"""Genesis entries of validators whose one key is everything: operator, votes, VRF, cosignatures."""
+"""Genesis entries of validators with given consensus keys; their other keys follow from those."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 from ledger.staking_genesis import GenesisStake
 
@@ -14,17 +15,22 @@ from ledger.staking_record import POWER_UNIT
 
 
 def validator_of(key: KeyPair, power: int, chain_id: str, name: str) -> GenesisValidator:
-    """An entry that bonds what gives `power`."""
+    """An entry that bonds what gives `power`; the consensus key is the operator's account too."""
+    vrf, cosign = (
+        KeyPair.from_seed(sha256(role + key.seed).digest()) for role in (b"vrf", b"cosign")
+    )
     stake = GenesisStake(
         operator=key.public_key,
         consensus_key=key.public_key,
-        vrf_key=key.public_key,
-        cosign_key=key.public_key,
+        vrf_key=vrf.public_key,
+        cosign_key=cosign.public_key,
         name=name,
         commission_ppm=0,
         bond=power * POWER_UNIT,
     )
-    return sign_genesis_validator(stake, chain_id, operator=key, consensus=key, vrf=key, cosign=key)
+    return sign_genesis_validator(
+        stake, chain_id, operator=key, consensus=key, vrf=vrf, cosign=cosign
+    )
 
 
 def document_of(

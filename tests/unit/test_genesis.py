@@ -54,11 +54,9 @@ def changed(path: tuple[Any, ...], value: object) -> bytes:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("chain_id",), "other"),
         (("genesis_time_ms",), 1),
         (("params", "fee_base"), 7),
-        (("validators", 0, "name"), "somebody"),
-        (("validators", 1, "power"), "7"),
+        (("validators",), VALUE["validators"][::-1]),
         (("accounts", 0, "balance"), "7"),
     ],
 )
@@ -66,13 +64,13 @@ def test_any_other_value_gives_another_hash(path: tuple[Any, ...], value: object
     assert GenesisDocument.parse(changed(path, value)).compute_hash() != DOCUMENT.compute_hash()
 
 
-KEY = VALUE["validators"][0]["public_key"]
+KEY = VALUE["validators"][0]["consensus_key"]
 
 
 @pytest.mark.parametrize(
     ("path", "value", "field"),
     [
-        (("version",), 2, "version"),
+        (("version",), 1, "version"),
         (("version",), True, "version"),
         (("chain_id",), KeyError, "chain_id"),
         (("chain_id",), "", "chain_id"),
@@ -94,15 +92,24 @@ KEY = VALUE["validators"][0]["public_key"]
         (("validators", 0), [], r"validators\[0\]"),
         (("validators", 0, "name"), "", r"validators\[0\].name"),
         (("validators", 0, "name"), "a\nb", r"validators\[0\].name"),
-        (("validators", 1, "power"), "0", r"validators\[1\].power"),
-        (("validators", 1, "power"), "01", r"validators\[1\].power"),
-        (("validators", 1, "power"), "-1", r"validators\[1\].power"),
-        (("validators", 1, "power"), "１", r"validators\[1\].power"),
-        (("validators", 1, "power"), 5, r"validators\[1\].power"),
-        (("validators", 1, "power"), str(2**61), r"validators\[1\].power"),
-        (("validators", 2, "public_key"), "z6Mk", r"validators\[2\].public_key"),
-        (("validators", 2, "public_key"), None, r"validators\[2\].public_key"),
-        (("validators", 1, "public_key"), KEY, "names a key twice"),
+        (("validators", 1, "bond"), "0", r"validators\[1\].bond"),
+        (("validators", 1, "bond"), "01", r"validators\[1\].bond"),
+        (("validators", 1, "bond"), "-1", r"validators\[1\].bond"),
+        (("validators", 1, "bond"), "１", r"validators\[1\].bond"),
+        (("validators", 1, "bond"), 5, r"validators\[1\].bond"),
+        (("validators", 1, "bond"), str(2**64), r"validators\[1\].bond"),
+        (("validators", 2, "consensus_key"), "z6Mk", r"validators\[2\].consensus_key"),
+        (("validators", 2, "consensus_key"), None, r"validators\[2\].consensus_key"),
+        (("chain_id",), "other", r"validators\[0\].signatures.operator"),
+        (("validators", 0, "name"), "somebody", r"validators\[0\].signatures.operator"),
+        (("validators", 1, "bond"), "7000000", r"validators\[1\].signatures.operator"),
+        (("validators", 1, "commission_ppm"), 1, r"validators\[1\].signatures.operator"),
+        (("validators", 1, "commission_ppm"), 10**6 + 1, r"validators\[1\].commission_ppm"),
+        (("validators", 1, "signatures", "vrf"), "0" * 128, r"validators\[1\].signatures.vrf"),
+        (("validators", 1, "signatures", "vrf"), "0" * 126, r"validators\[1\].signatures.vrf"),
+        (("validators", 1, "signatures", "cosign"), KeyError, "signatures.cosign"),
+        (("validators", 1), VALUE["validators"][0], "twice"),
+        (("accounts",), VALUE["accounts"][:5], r"validators\[0\].bond"),
         (("accounts",), [], "accounts"),
         (("accounts", 0, "balance"), str(2**64), r"accounts\[0\].balance"),
         (("accounts", 0, "balance"), str(2**64 - 1), "supply"),
@@ -160,7 +167,8 @@ def test_every_key_of_a_network_is_another_one() -> None:
     seeds = [network.faucet_key.seed]
     for node in network.nodes:
         seeds += [node.validator_key.seed, node.p2p_seed, node.anchor_key.seed]
-    assert len(set(seeds)) == 22
+        seeds += [node.operator_key.seed, node.vrf_key.seed, node.cosign_key.seed]
+    assert len(set(seeds)) == 43
 
 
 def test_a_generated_document_names_the_generated_keys() -> None:
@@ -168,9 +176,10 @@ def test_a_generated_document_names_the_generated_keys() -> None:
         2, "net-1", genesis_time_ms=5, entropy=ENTROPY, powers=(3, 5), faucet_balance=9
     )
     value = network.document.to_value()
-    keys = [decode_account_id(v["public_key"]) for v in value["validators"]]
+    keys = [decode_account_id(v["consensus_key"]) for v in value["validators"]]
     assert keys == [n.validator_key.public_key for n in network.nodes]
-    assert [v["power"] for v in value["validators"]] == ["3", "5"]
+    assert [v["bond"] for v in value["validators"]] == ["3000000", "5000000"]
+    assert [v.power for v in network.document.to_state().validators.validators] == [5, 3]
     balances = dict(network.document.to_state().accounts)
     assert balances[network.faucet_key.public_key] == 9
     assert all(balances[n.anchor_key.public_key] > 0 for n in network.nodes)
