@@ -66,6 +66,8 @@ class HeightState:
         self.wanted_body: bytes | None = None
         self.final: Certificate | None = None
         self.is_finalised = False
+        # the final block does not follow the block that is final below it
+        self.is_orphan = False
         self.retries = 0
         self.is_retry_armed_idle = False
         self.answered_ms: dict[tuple[str, str], int] = {}

@@ -16,6 +16,8 @@ The rules are numbered in docs/adr/0002-simplex.md, and each is cited where it i
     context     the state                        views       timers, entering views (10-12, 18, 19)
     guard       own statements, durable (3)      catchup     retry, answers, buffering (16, 17)
     evidence    proofs of guilt (21)             finality    finalising, forks (15, 17)
+    fork_proof  who made a fork (21)             finals      heights that are final: late votes,
+                                                             late contradictions (15, 21)
 
 Why it is safe, in short. Say F-cert(v, h) exists. A nullification of v, or a notarization of
 another block in v, would share more than 1/3 of the power with it, and an honest validator gives
@@ -28,17 +30,19 @@ Nothing here reads a clock, does I/O, or waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
 from consensus import catchup, finality, proposals, views, voting
 from consensus.context import VIEWS_AHEAD_MAX, Context, HeightState
-from consensus.effects import BadPeer, Broadcast, Effect
+from consensus.effects import BadPeer, Broadcast, Effect, Halt, RefusedFork
+from consensus.finals import FinalHeight, FinalHeights
 from consensus.inputs import (
     Awake,
     BlockBuilt,
     BlockJudged,
+    FinalFound,
     Input,
     PeerUp,
     Received,
@@ -116,7 +120,8 @@ class Core:
         self._rules = rules if rules is not None else Rules()
         self._context: Context | None = None
         self._buffer = catchup.HeightBuffer()
-        self._finals: dict[int, finality.FinalHeight] = {}
+        self._finals = FinalHeights()
+        self._fork: finality.Fork | None = None
         self._halted = False
 
     @property
@@ -127,6 +132,19 @@ class Core:
     @property
     def view(self) -> int:
         return 0 if self._context is None else self._context.s.view
+
+    def parent_certificate(self) -> Certificate | None:
+        """For whoever builds the block of the height in work: the finalization of its parent with
+        every signer known by now. None in height 1."""
+        if self._context is None:
+            return None
+        final = self._finals.get(self._context.s.height - 1)
+        return self._context.s.parent_certificate if final is None else final.widest_certificate()
+
+    def finalize_votes(self, height: int, signers: Collection[bytes]) -> tuple[Vote, ...]:
+        """Verified finalize votes for the final block of one of the last
+        `finals.FINALS_KEPT_MAX` heights, by those of `signers` of whom one is known."""
+        return self._finals.finalize_votes(height, signers)
 
     def status(self) -> CoreStatus | None:
         """A snapshot; None before the first `StartHeight`."""
@@ -163,11 +181,15 @@ class Core:
         Raises UsageError for a call that makes no sense (an input before `StartHeight`, another
         block than asked for).
         """
+        c = self._context
         if self._halted:
-            return []
+            if c is None or self._fork is None:
+                return []
+            c.now_ms = now_ms
+            finality.on_input_when_forked(c, self._fork, event)
+            return c.out.take()
         if isinstance(event, StartHeight):
             return self._start_height(now_ms, event)
-        c = self._context
         if c is None:
             raise UsageError("the core got an input before its first StartHeight")
         c.now_ms = now_ms
@@ -177,7 +199,9 @@ class Core:
         return c.out.take()
 
     def _take_in(
-        self, c: Context, event: Received | TimerFired | Awake | BlockBuilt | BlockJudged | PeerUp
+        self,
+        c: Context,
+        event: Received | TimerFired | Awake | BlockBuilt | BlockJudged | FinalFound | PeerUp,
     ) -> None:
         match event:
             case Received():
@@ -191,6 +215,8 @@ class Core:
                 proposals.on_block_built(c, event)
             case BlockJudged():
                 proposals.on_block_judged(c, event)
+            case FinalFound():
+                self._on_final_found(c, event)
             case PeerUp():
                 catchup.on_peer_up(c, event.peer)
             case _:
@@ -213,15 +239,45 @@ class Core:
 
     def _finalise(self, c: Context) -> None:
         s = c.s
-        if finality.halt_if_forked(c, self._finals.get(s.height - 1)):
-            self._halted = True
+        fork = finality.find_fork(c)
+        if fork is not None:
+            self._halt(c, fork, s.book.all())
             return
+        if not (s.is_finalised or s.is_orphan):
+            try:
+                other = finality.find_orphan(c)
+            except InvalidInputError as error:
+                self._halt_without_proof(c, str(error))
+                return
+            if other is not None:
+                s.is_orphan = True
+                self._finals.look_up(c, "", CertificateMessage(certificate=other))
+                return
         if finality.finalise_if_ready(c):
-            assert s.final is not None, "a finalised height has its certificate"
-            self._finals[s.height] = finality.FinalHeight(
-                validators=s.validators, certificate=s.final, book=s.book
-            )
-            self._finals.pop(s.height - finality.FINAL_KEPT_MAX, None)
+            self._finals.remember(FinalHeight.of_state(s), s.height + 1)
+
+    def _on_final_found(self, c: Context, found: FinalFound) -> None:
+        """Rule 15: a second finalization inside the trusting period halts, an older one is refused;
+        but no node goes on past a block that does not follow its own chain."""
+        conflicting = self._finals.on_found(c, found)
+        if conflicting is not None and found.final is not None:
+            if found.final.is_trusted:
+                self._halt(c, finality.fork_of(conflicting), conflicting.book.all())
+                return
+            second = conflicting.other_finalization()
+            if second is not None and c.limit("", "refused fork"):
+                c.out.emit(RefusedFork(height=found.height, block_hash=second.block_hash))
+        if c.s.is_orphan and found.height == c.s.height - 1:
+            self._halt_without_proof(c, "the finalization of its parent proves nothing here")
+
+    def _halt(self, c: Context, fork: finality.Fork, certificates: Iterable[Certificate]) -> None:
+        self._fork = fork
+        self._halted = True
+        finality.halt(c, fork, certificates)
+
+    def _halt_without_proof(self, c: Context, why: str) -> None:
+        self._halted = True
+        c.out.emit(Halt(reason=f"{finality.REASON_ORPHAN}: {why}", fork_proof=None))
 
     # --- starting a height ---
 
@@ -246,6 +302,7 @@ class Core:
             for timer in TimerId:
                 c.out.cancel_timer(timer)
         self._context = c
+        self._finals.start_height()
         c.out.set_timer(TimerId.HEARTBEAT, now_ms, self._timing.heartbeat_ms)
         if start.recovered is not None:
             self._recover(c, start.recovered)
@@ -311,6 +368,11 @@ class Core:
         if message.height > s.height and not isinstance(message, Status):
             self._on_later_height(c, peer, message)
             return
+        if (message.height < s.height or s.is_finalised) and isinstance(
+            message, Vote | Propose | CertificateMessage | Final
+        ):
+            self._finals.on_late(c, peer, message)
+            return
         match message:
             case Status():
                 catchup.on_status(c, peer, message)
@@ -319,7 +381,8 @@ class Core:
             case Vote():
                 self._on_vote(c, peer, message)
             case Propose():
-                if message.height == s.height and s.final is None:
+                self._look_for_other_parent(c, peer, message)
+                if s.final is None:
                     proposals.on_propose(c, peer, message)
             case CertificateMessage():
                 self._on_certificate(c, peer, message.certificate)
@@ -336,19 +399,21 @@ class Core:
         ahead = message.height - s.height
         if ahead == 1 or (isinstance(message, Final) and ahead <= catchup.FINALS_SERVED_MAX):
             self._buffer.add(peer, message)
-        if ahead == 1 and isinstance(message, Propose) and s.final is None:
+        if ahead == 1 and isinstance(message, Propose):
             try:
                 certificate = finality.parent_finalization(
                     message.block.parent_certificate, s.height
                 )
-                voting.verify_and_accept(c, certificate)
+                if s.is_finalised:
+                    self._finals.on_late(c, peer, CertificateMessage(certificate=certificate))
+                else:
+                    voting.verify_and_accept(c, certificate)
             except InvalidInputError as error:
                 c.out.emit(BadPeer(peer=peer, reason=str(error)))
         catchup.on_ahead(c, peer, message.height)
 
     def _on_vote(self, c: Context, peer: str, vote: Vote) -> None:
-        s = c.s
-        if vote.height != s.height or vote.view > s.view + VIEWS_AHEAD_MAX or s.is_finalised:
+        if vote.view > c.s.view + VIEWS_AHEAD_MAX:
             return
         counted = voting.verify_and_count(c, vote)
         if counted:
@@ -357,12 +422,9 @@ class Core:
             c.out.emit(BadPeer(peer=peer, reason="vote has a bad signature"))
 
     def _on_certificate(self, c: Context, peer: str, certificate: Certificate) -> None:
-        """Take in a certificate of this height; of an earlier one, look for a fork."""
+        """Take in a certificate of this height."""
         s = c.s
         try:
-            if certificate.height < s.height or s.is_finalised:
-                self._look_for_fork(c, certificate)
-                return
             voting.verify_and_accept(c, certificate)
         except InvalidInputError as error:
             c.out.emit(BadPeer(peer=peer, reason=str(error)))
@@ -370,12 +432,15 @@ class Core:
         views.wake(c)
         s.later_view_seen = max(s.later_view_seen, certificate.view)
 
-    def _look_for_fork(self, c: Context, certificate: Certificate) -> None:
-        """Raises InvalidInputError for a false certificate of a remembered height."""
-        known = self._finals.get(certificate.height)
-        if known is not None and finality.is_fork(known, certificate, c):
-            finality.halt(c, known, certificate)
-            self._halted = True
+    def _look_for_other_parent(self, c: Context, peer: str, propose: Propose) -> None:
+        """A proposal on another parent than ours may show that this parent is final too."""
+        certificate = propose.block.parent_certificate
+        if (
+            certificate is not None
+            and certificate.height == c.s.height - 1
+            and certificate.block_hash != c.s.parent_hash
+        ):
+            self._finals.on_late(c, peer, CertificateMessage(certificate=certificate))
 
     def _on_final(self, c: Context, peer: str, message: Final) -> None:
         """Rule 16: a finalised block of this height from a peer that is ahead."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from consensus.evidence import Evidence, ForkProof
+from consensus.evidence import Evidence
+from consensus.fork_proof import ForkProof
 from consensus.inputs import TimerId
 from consensus.messages import ConsensusMessage
 from consensus.statement import Statement
@@ -91,10 +92,33 @@ class FoundEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Halt:
-    """The chain has forked: stop, and keep the proof. The core answers nothing from here on."""
+class LookUpFinal:
+    """Read a final height from the store; answer with `FinalFound`, at once if possible."""
 
-    fork_proof: ForkProof
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """The chain has forked: stop, and keep the proof, instead of an earlier one if there is.
+
+    The core signs and finalises nothing from here on. It goes on taking in certificates of the
+    forked height and giving its own to peers, and halts again with each proof that names more. No
+    proof: what was finalised breaks the rules in a way that takes 2/3 of the power and leaves no
+    pair of contradicting statements here.
+    """
+
+    reason: str
+    fork_proof: ForkProof | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedFork:
+    """A second finalization of a height older than the trusting period: to be logged, no more.
+    Keys sold after their stake was free again must not stop anyone (rule 15)."""
+
+    height: int
+    block_hash: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +148,9 @@ Effect = (
     | JudgeBlock
     | Finalise
     | FoundEvidence
+    | LookUpFinal
     | Halt
+    | RefusedFork
     | NeedSync
     | BadPeer
 )

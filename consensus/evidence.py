@@ -5,9 +5,7 @@ An `Evidence` names one signer and two of its signed statements about one (heigh
 Wire: [height, view, signer, kind_a, hash_a, signature_a, kind_b, hash_b, signature_b],
 with (kind_a, hash_a) < (kind_b, hash_b).
 
-A `ForkProof` is two finality certificates for different blocks of one height, and the
-certificates between them. Whoever holds it finds at least `2 * quorum - total` power of guilty
-validators by comparing signatures of each view.
+`consensus/fork_proof.py` finds such pairs in the certificates of two finalizations.
 """
 
 from __future__ import annotations
@@ -135,28 +133,11 @@ def find_evidence(
     said: dict[tuple[bytes, int], list[tuple[Statement, bytes]]] = {}
     found: dict[bytes, Evidence] = {}
     for certificate in certificates:
-        statement = Statement(
-            kind=StatementKind(int(certificate.kind)),
-            height=certificate.height,
-            view=certificate.view,
-            block_hash=certificate.block_hash,
-        )
-        indexes = certificate.signer_indexes(validators)
-        for index, signature in zip(indexes, certificate.signatures, strict=True):
-            signer = validators.validators[index].public_key
+        statement = Statement.of_certificate(certificate)
+        for signer, signature in certificate.signed_by(validators):
             others = said.setdefault((signer, certificate.view), [])
             for other in others:
                 if is_conflict(other[0], statement):
                     found.setdefault(signer, Evidence.of(signer, other, (statement, signature)))
             others.append((statement, signature))
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForkProof:
-    """Two finalizations of one height that disagree, and the height's other certificates."""
-
-    height: int
-    first: Certificate
-    second: Certificate
-    between: tuple[Certificate, ...]

@@ -1,37 +1,67 @@
-"""Finalising a height, and noticing a fork (rules 15 and 17)."""
+"""Finalising a height, and what happens when another block is final too (rules 15 and 17).
+
+A fork needs 1/3 of the power to be Byzantine. Who notices one signs nothing more, and halts with a
+`ForkProof`. The finalizations alone prove that there is a fork; who made it can be hidden in the
+certificates that only the other side holds. So a forked node shows its certificates of that height
+to every peer, takes in theirs, and halts again with each proof that names more.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from consensus.context import Context
-from consensus.effects import Broadcast, Finalise, Halt
-from consensus.evidence import ForkProof
-from consensus.inputs import TimerId
-from consensus.justify import CertificateBook
-from consensus.messages import BodyRequest, CertificateMessage
+from consensus.effects import Broadcast, Finalise, Halt, SendTo
+from consensus.finals import FinalHeight, certificates_of
+from consensus.fork_proof import ForkProof, find_culprits
+from consensus.inputs import Input, PeerUp, Received, TimerId
+from consensus.messages import BodyRequest, CertificateMessage, Status
 from consensus.views import arm_retry
+from ledger.block import Header
 from ledger.certificate import Certificate, VoteKind, verify_certificate
 from ledger.errors import InvalidInputError
 from ledger.validator_set import ValidatorSet
 
-FINAL_KEPT_MAX = 16
-"""Heights whose finalization is remembered here, to notice a second one."""
+REASON_FORK = "the chain has forked; see the fork proof"
+REASON_ORPHAN = "a block is final whose parent is not the block that is final here"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalHeight:
-    """What is kept of a finalised height."""
+@dataclass(slots=True, kw_only=True)
+class Fork:
+    """What a halted node knows of the forked height. `first` finalizes `header`."""
 
+    header: Header
+    first: Certificate
+    second: Certificate
     validators: ValidatorSet
-    certificate: Certificate
-    book: CertificateBook
+    certificates: dict[tuple[int, int, bytes], Certificate] = field(default_factory=dict)
+    named_power: int = 0
+
+    def proof(self) -> ForkProof:
+        return ForkProof.of(self.header, self.first, self.second, self.certificates.values())
+
+    def add(self, certificates: Iterable[Certificate]) -> ForkProof | None:
+        """Take in verified certificates of the height; the proof if it names more than before.
+        Only views between the two finalizations bear on it, so nothing else is kept."""
+        low, high = sorted((self.first.view, self.second.view))
+        for certificate in certificates:
+            if low <= certificate.view <= high:
+                slot = (certificate.view, int(certificate.kind), certificate.block_hash)
+                self.certificates.setdefault(slot, certificate)
+        proof = self.proof()
+        culprits = find_culprits(proof, self.validators)
+        named_power = sum(self.validators.power_of(signer) for signer in culprits)
+        if named_power <= self.named_power:
+            return None
+        self.named_power = named_power
+        return proof
 
 
 def finalise_if_ready(c: Context) -> bool:
     """Rule 15: with a finalization and its body, hand the block over. True if it was."""
     s = c.s
-    if s.final is None or s.is_finalised:
+    if s.final is None or s.is_finalised or s.is_orphan:
         return False
     for timer in (TimerId.VIEW, TimerId.PROPOSE, TimerId.HEARTBEAT, TimerId.JUDGE):
         c.out.cancel_timer(timer)
@@ -54,49 +84,79 @@ def finalise_if_ready(c: Context) -> bool:
     return True
 
 
-def halt_if_forked(c: Context, parent: FinalHeight | None) -> bool:
-    """True, with a `Halt`, if the height in work has finalizations of two blocks, or of one that
-    does not follow the block that is final here. `parent` is what is kept of the height below."""
+def find_fork(c: Context) -> Fork | None:
+    """A second finalization of the height in work, whose first is not committed yet."""
     s = c.s
     if s.final is None or s.is_finalised:
-        return False
-    for (_, block_hash), certificate in s.book.finalized.items():
-        if block_hash != s.final.block_hash:
-            known = FinalHeight(validators=s.validators, certificate=s.final, book=s.book)
-            halt(c, known, certificate)
-            return True
-    block = s.blocks.get(s.final.block_hash)
+        return None
+    for certificate in s.book.finalized.values():
+        if certificate.block_hash != s.final.block_hash:
+            for first, second in ((s.final, certificate), (certificate, s.final)):
+                block = s.blocks.get(first.block_hash)
+                if block is not None:
+                    return Fork(
+                        header=block.header, first=first, second=second, validators=s.validators
+                    )
+            return None  # neither body is here: the one asked for brings the header
+    return None
+
+
+def find_orphan(c: Context) -> Certificate | None:
+    """The finalization of another parent, carried by a block that is final in this height.
+
+    Raises InvalidInputError if the block does not follow our chain and carries none: then more
+    than 2/3 of the power finalised what no honest node can have voted for.
+    """
+    s = c.s
+    block = None if s.final is None else s.blocks.get(s.final.block_hash)
     if block is None or block.header.parent_hash == s.parent_hash:
-        return False
-    # More than 2/3 signed it, so its body carries the finalization of the other parent.
-    other = block.parent_certificate or s.final
-    first = parent.certificate if parent is not None else s.parent_certificate or s.final
-    between = tuple(parent.book.all()) if parent is not None else ()
-    proof = ForkProof(height=other.height, first=first, second=other, between=between)
-    c.out.emit(Halt(fork_proof=proof))
-    return True
+        return None
+    other = parent_finalization(block.parent_certificate, s.height - 1)
+    if other.block_hash != block.header.parent_hash:
+        raise InvalidInputError("block carries a finalization of another block than its parent")
+    return other
 
 
-def is_fork(known: FinalHeight, certificate: Certificate, c: Context) -> bool:
-    """Judge a finalization of a height that is final here. Raises InvalidInputError."""
-    if certificate.kind is not VoteKind.FINALIZE:
-        return False
-    if certificate.block_hash == known.certificate.block_hash:
-        return False
-    verify_certificate(certificate, known.validators, c.chain_id, c.signatures)
-    return True
-
-
-def halt(c: Context, known: FinalHeight, second: Certificate) -> None:
-    """Rule 15: stop, and export the proof."""
-    between = tuple(x for x in known.book.all() if x.kind is not VoteKind.FINALIZE)
-    c.out.emit(
-        Halt(
-            fork_proof=ForkProof(
-                height=second.height, first=known.certificate, second=second, between=between
-            )
-        )
+def fork_of(final: FinalHeight) -> Fork:
+    """The fork at a height that is final here and of which another block is final too."""
+    second = final.other_finalization()
+    assert second is not None, "the caller found two finalizations"
+    return Fork(
+        header=final.header,
+        first=final.certificate,
+        second=second,
+        validators=final.validators,
     )
+
+
+def halt(c: Context, fork: Fork, certificates: Iterable[Certificate]) -> None:
+    """Rule 15: stop, export the proof, and show all peers what this node holds."""
+    fork.add(certificates)
+    c.out.emit(Halt(reason=REASON_FORK, fork_proof=fork.proof()))
+    for certificate in fork.proof().certificates:
+        c.out.emit(Broadcast(message=CertificateMessage(certificate=certificate)))
+
+
+def on_input_when_forked(c: Context, fork: Fork, event: Input) -> None:
+    """Give and take certificates of the forked height; nothing else happens any more."""
+    if not isinstance(event, PeerUp | Received):
+        return
+    peer = event.peer
+    if isinstance(event, Received) and event.message.height == fork.header.height:
+        found: list[Certificate] = []
+        for certificate in certificates_of(event.message):
+            try:
+                verify_certificate(certificate, fork.validators, c.chain_id, c.signatures)
+            except InvalidInputError:
+                continue
+            found.append(certificate)
+        proof = fork.add(found)
+        if proof is not None:
+            c.out.emit(Halt(reason=REASON_FORK, fork_proof=proof))
+    is_asking = isinstance(event, PeerUp) or isinstance(event.message, Status)
+    if is_asking and c.limit(peer, "fork"):
+        for certificate in fork.proof().certificates:
+            c.out.emit(SendTo(peer=peer, message=CertificateMessage(certificate=certificate)))
 
 
 def parent_finalization(certificate: Certificate | None, height: int) -> Certificate:

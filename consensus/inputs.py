@@ -7,7 +7,7 @@ from enum import Enum
 
 from consensus.messages import ConsensusMessage
 from consensus.statement import Statement
-from ledger.block import Block
+from ledger.block import Block, Header
 from ledger.certificate import Certificate
 from ledger.validator_set import ValidatorSet
 
@@ -94,10 +94,31 @@ class BlockJudged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFinal:
+    """A final height from the store: its header and finalization, the set that voted on it, and
+    its other certificates as far as they are kept. `is_trusted`: its time is inside the trusting
+    period, so its validators' stake still answers for what they sign about it (rule 15)."""
+
+    header: Header
+    certificate: Certificate
+    validators: ValidatorSet
+    certificates: tuple[Certificate, ...]
+    is_trusted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalFound:
+    """Answer to `LookUpFinal`. None: the store does not have the height."""
+
+    height: int
+    final: StoredFinal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerUp:
     """A peer connected, or connected again."""
 
     peer: str
 
 
-Input = StartHeight | Received | TimerFired | Awake | BlockBuilt | BlockJudged | PeerUp
+Input = StartHeight | Received | TimerFired | Awake | BlockBuilt | BlockJudged | FinalFound | PeerUp

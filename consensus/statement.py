@@ -16,7 +16,7 @@ from enum import IntEnum
 from functools import lru_cache
 
 from ledger import codec
-from ledger.certificate import VoteKind, vote_sign_bytes
+from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 
 
 class StatementKind(IntEnum):
@@ -36,6 +36,16 @@ class Statement:
     height: int
     view: int
     block_hash: bytes
+
+    @classmethod
+    def of_certificate(cls, certificate: Certificate) -> Statement:
+        """What each signer of `certificate` says."""
+        return cls(
+            kind=StatementKind(int(certificate.kind)),
+            height=certificate.height,
+            view=certificate.view,
+            block_hash=certificate.block_hash,
+        )
 
 
 def is_conflict(a: Statement, b: Statement) -> bool:

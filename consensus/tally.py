@@ -45,14 +45,22 @@ class Tally:
     def add(
         self, kind: StatementKind, view: int, block_hash: bytes, signer: bytes, signature: bytes
     ) -> Evidence | None:
+        """`add_statement` of this height."""
+        statement = Statement(kind=kind, height=self._height, view=view, block_hash=block_hash)
+        return self.add_statement(statement, signer, signature)
+
+    def add_statement(
+        self, statement: Statement, signer: bytes, signature: bytes
+    ) -> Evidence | None:
         """Count a verified statement that `accepts` let through.
 
         Returns evidence at the first contradiction of this signer in this view.
         """
-        choice = (kind, view, block_hash)
+        assert statement.height == self._height, "a tally is of one height"
+        view = statement.view
+        choice = (statement.kind, view, statement.block_hash)
         self._signatures.setdefault(choice, {})[signer] = signature
         self._power[choice] = self._power.get(choice, 0) + self._validators.power_of(signer)
-        statement = Statement(kind=kind, height=self._height, view=view, block_hash=block_hash)
         said = self._said.setdefault((view, signer), [])
         evidence = None
         if (view, signer) not in self._framed:
@@ -77,6 +85,19 @@ class Tally:
     ) -> bytes | None:
         """The signature of one counted statement."""
         return self._signatures.get((kind, view, block_hash), {}).get(signer)
+
+    def first_signature(
+        self, kind: StatementKind, block_hash: bytes, signer: bytes
+    ) -> tuple[int, bytes] | None:
+        """(view, signature) of the signer's statement of this kind on a block, lowest view."""
+        views = [
+            v
+            for (k, v, h), s in self._signatures.items()
+            if (k, h) == (kind, block_hash) and signer in s
+        ]
+        if not views:
+            return None
+        return min(views), self._signatures[kind, min(views), block_hash][signer]
 
     def power_of_kind(self, kind: VoteKind, view: int) -> int:
         """Summed power of the votes of a kind in a view, whatever they name (for status)."""

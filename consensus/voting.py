@@ -95,39 +95,37 @@ def count(
 
 
 def verify_and_accept(c: Context, certificate: Certificate) -> None:
-    """Take in someone's certificate of this height. Raises InvalidInputError."""
-    if c.s.book.holds(certificate.kind, certificate.view, certificate.block_hash):
+    """Take in someone's certificate of this height. One that is held already may still show votes
+    that are not. Raises InvalidInputError."""
+    s = c.s
+    is_held = s.book.holds(certificate.kind, certificate.view, certificate.block_hash)
+    if is_held and not _has_new_votes(c, certificate):
         return
-    verify_certificate(certificate, c.s.validators, c.chain_id, c.signatures)
+    verify_certificate(certificate, s.validators, c.chain_id, c.signatures)
     accept_certificate(c, certificate, is_durable=False)
     count_votes_of(c, certificate)
 
 
+def _has_new_votes(c: Context, certificate: Certificate) -> bool:
+    statement = Statement.of_certificate(certificate)
+    return any(
+        c.s.tally.accepts(statement.kind, statement.view, statement.block_hash, signer)
+        for signer, _ in certificate.signed_by(c.s.validators)
+    )
+
+
 def count_votes_of(c: Context, certificate: Certificate) -> None:
     """The votes inside a certificate count like any others, and may contradict others."""
-    validators = c.s.validators.validators
-    indexes = certificate.signer_indexes(c.s.validators)
-    for index, signature in zip(indexes, certificate.signatures, strict=True):
-        count(
-            c,
-            StatementKind(int(certificate.kind)),
-            certificate.view,
-            certificate.block_hash,
-            validators[index].public_key,
-            signature,
-        )
+    statement = Statement.of_certificate(certificate)
+    for signer, signature in certificate.signed_by(c.s.validators):
+        count(c, statement.kind, statement.view, statement.block_hash, signer, signature)
 
 
 def own_statements_of(c: Context, certificates: Iterable[Certificate]) -> list[Statement]:
     """What this validator said inside certificates of the height in work, above the floor."""
     index = None if c.key is None else c.s.validators.index_by_key.get(c.key)
     return [
-        Statement(
-            kind=StatementKind(int(certificate.kind)),
-            height=certificate.height,
-            view=certificate.view,
-            block_hash=certificate.block_hash,
-        )
+        Statement.of_certificate(certificate)
         for certificate in certificates
         if certificate.height == c.s.height
         and (certificate.height, certificate.view) > c.floor

@@ -133,6 +133,11 @@ class Certificate:
             )
         return indexes
 
+    def signed_by(self, validators: ValidatorSet) -> list[tuple[bytes, bytes]]:
+        """(public key, signature) of each signer. Raises InvalidInputError for a bad bitmap."""
+        keys = [validators.validators[i].public_key for i in self.signer_indexes(validators)]
+        return list(zip(keys, self.signatures, strict=True))
+
 
 def verify_certificate(
     certificate: Certificate,

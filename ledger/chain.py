@@ -370,7 +370,7 @@ class Chain:
         if self._commit_rows and execution.log_entries:
             for key, value in self._commit_rows(self._store, old_size, execution.log_entries):
                 batch.put(key, value)
-        old_keys = self._consensus.keys_up_to(block.height)
+        old_keys = self._consensus.keys_to_drop(certificate)
         for key in old_keys:
             batch.delete(key)
         self._store.write(batch, sync=True)

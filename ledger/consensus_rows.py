@@ -1,10 +1,12 @@
-"""What consensus must find again after a crash, until its height is final.
+"""What consensus must find again after a crash, and what proves later who made a fork.
 
     k/b/ height8 block hash 32           a candidate block, whole
     k/c/ height8 sha256(certificate) 32  a certificate
 
 A vote that relies on a block or a certificate leaves only after the synced write of its row.
-Rows of a height go away in the batch that commits it.
+In the batch that commits a height its rows go away, but for certificates that would contradict
+another final block of that height: those of another block or none, and those of views below the
+final one (consensus/fork_proof.py). A height that is final in its first view leaves none.
 """
 
 from __future__ import annotations
@@ -19,26 +21,39 @@ from ledger.store import Batch, Store
 PREFIX = b"k/"
 BLOCK = b"k/b/"
 CERTIFICATE = b"k/c/"
+ROWS_MAX = 16_384
+"""Certificates kept; beyond, those of the lowest heights go."""
 
 
 class ConsensusRows:
     """Keeps the keys in RAM, so that pruning at a commit needs no seek."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, rows_max: int = ROWS_MAX) -> None:
         self._store = store
-        self._keys = {key for key, _ in store.iterate(prefix=PREFIX)}
+        self._rows_max = rows_max
+        self._count = 0
+        self._keys: dict[int, set[bytes]] = {}
+        for key, _ in store.iterate(prefix=PREFIX):
+            self._note(key)
+
+    def _note(self, key: bytes) -> None:
+        self._keys.setdefault(_height_of(key), set()).add(key)
+        self._count += 1
+
+    def _holds(self, key: bytes) -> bool:
+        return key in self._keys.get(_height_of(key), ())
 
     def add(self, blocks: Sequence[Block], certificates: Sequence[Certificate]) -> None:
         """Write them durably in one batch; known ones cost nothing. Raises DurabilityError."""
         rows: dict[bytes, bytes] = {}
         for block in blocks:
             key = BLOCK + block.height.to_bytes(8, "big") + block.hash
-            if key not in self._keys:
+            if not self._holds(key):
                 rows[key] = block.encoded
         for certificate in certificates:
             data = certificate.encode()
             key = CERTIFICATE + certificate.height.to_bytes(8, "big") + sha256(data).digest()
-            if key not in self._keys:
+            if not self._holds(key):
                 rows[key] = data
         if not rows:
             return
@@ -46,7 +61,8 @@ class ConsensusRows:
         for key, data in rows.items():
             batch.put(key, data)
         self._store.write(batch, sync=True)
-        self._keys.update(rows)
+        for key in rows:
+            self._note(key)
 
     def load(self, height: int) -> tuple[list[Block], list[Certificate]]:
         """All that is kept of `height`, in key order."""
@@ -55,10 +71,37 @@ class ConsensusRows:
         rows = self._store.iterate(prefix=CERTIFICATE + height8)
         return blocks, [Certificate.decode(v) for _, v in rows]
 
-    def keys_up_to(self, height: int) -> list[bytes]:
-        """Keys of rows at or below `height`, to be deleted in the batch that commits it."""
-        return sorted(k for k in self._keys if int.from_bytes(k[4:12], "big") <= height)
+    def keys_to_drop(self, final: Certificate) -> list[bytes]:
+        """Keys of rows that are not needed once `final` is committed, to be deleted in the batch
+        that commits it."""
+        drop = [
+            key for key in sorted(self._keys.get(final.height, ())) if not self._is_kept(key, final)
+        ]
+        surplus = self._count - len(drop) - self._rows_max
+        if surplus > 0:
+            for height in sorted(h for h in self._keys if h < final.height):
+                drop += sorted(self._keys[height])
+                surplus -= len(self._keys[height])
+                if surplus <= 0:
+                    break
+        return drop
+
+    def _is_kept(self, key: bytes, final: Certificate) -> bool:
+        data = self._store.get(key) if key.startswith(CERTIFICATE) else None
+        if data is None:
+            return False
+        certificate = Certificate.decode(data)
+        return certificate.block_hash != final.block_hash or certificate.view < final.view
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Their deletion is written."""
-        self._keys.difference_update(keys)
+        for key in keys:
+            height = _height_of(key)
+            self._keys[height].remove(key)
+            self._count -= 1
+            if not self._keys[height]:
+                del self._keys[height]
+
+
+def _height_of(key: bytes) -> int:
+    return int.from_bytes(key[4:12], "big")

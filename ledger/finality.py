@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from ledger import codec
 from ledger.block import PROTOCOL_VERSION, Header
-from ledger.certificate import Certificate, VoteKind, verify_certificate
+from ledger.certificate import Certificate, SignatureCheck, VoteKind, verify_certificate
+from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
 
@@ -30,6 +31,21 @@ class Handoff:
     certificate: Certificate
     next_validators: ValidatorSet
 
+    @classmethod
+    def from_value(cls, value: object) -> Handoff:
+        """Read the decoded array form. Raises InvalidInputError."""
+        header, certificate, validators = codec.read_array(value, 3, "handoff")
+        return cls(
+            header=Header.from_value(header),
+            certificate=Certificate.from_value(certificate),
+            next_validators=ValidatorSet.decode(
+                codec.read_bytes(validators, "validator set", maximum=VALIDATOR_SET_BYTES_MAX)
+            ),
+        )
+
+    def to_value(self) -> list[codec.Value]:
+        return [self.header.to_value(), self.certificate.to_value(), self.next_validators.encoded]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalityProof:
@@ -43,22 +59,13 @@ class FinalityProof:
     def from_value(cls, value: object) -> FinalityProof:
         """Read the decoded array form. Raises InvalidInputError."""
         header, certificate, handoffs = codec.read_array(value, 3, "finality proof")
-        found = []
-        for item in codec.read_list(handoffs, HANDOFFS_MAX, "handoffs"):
-            h, c, next_set = codec.read_array(item, 3, "handoff")
-            found.append(
-                Handoff(
-                    header=Header.from_value(h),
-                    certificate=Certificate.from_value(c),
-                    next_validators=ValidatorSet.decode(
-                        codec.read_bytes(next_set, "validator set", maximum=VALIDATOR_SET_BYTES_MAX)
-                    ),
-                )
-            )
         return cls(
             header=Header.from_value(header),
             certificate=Certificate.from_value(certificate),
-            handoffs=tuple(found),
+            handoffs=tuple(
+                Handoff.from_value(item)
+                for item in codec.read_list(handoffs, HANDOFFS_MAX, "handoffs")
+            ),
         )
 
     @classmethod
@@ -70,10 +77,7 @@ class FinalityProof:
         return [
             self.header.to_value(),
             self.certificate.to_value(),
-            [
-                [h.header.to_value(), h.certificate.to_value(), h.next_validators.encoded]
-                for h in self.handoffs
-            ],
+            [handoff.to_value() for handoff in self.handoffs],
         ]
 
     def encode(self) -> bytes:
@@ -81,7 +85,11 @@ class FinalityProof:
 
 
 def verify_final_header(
-    header: Header, certificate: Certificate, validators: ValidatorSet, chain_id: str
+    header: Header,
+    certificate: Certificate,
+    validators: ValidatorSet,
+    chain_id: str,
+    is_valid: SignatureCheck = is_valid_signature,
 ) -> None:
     """Check that `certificate` finalizes exactly `header` under `validators`.
 
@@ -111,7 +119,7 @@ def verify_final_header(
             expected=header.hash.hex(),
             got=(certificate.block_hash.hex()),
         )
-    verify_certificate(certificate, validators, chain_id)
+    verify_certificate(certificate, validators, chain_id, is_valid)
 
 
 def verify_finality(proof: FinalityProof, trusted: ValidatorSet, chain_id: str) -> Header:
@@ -123,12 +131,15 @@ def verify_finality(proof: FinalityProof, trusted: ValidatorSet, chain_id: str) 
 
 
 def verify_handoffs(
-    handoffs: Sequence[Handoff], trusted: ValidatorSet, chain_id: str
+    handoffs: Sequence[Handoff],
+    trusted: ValidatorSet,
+    chain_id: str,
+    is_valid: SignatureCheck = is_valid_signature,
 ) -> ValidatorSet:
     """Return the validator set after all handoffs. Raises InvalidInputError."""
     validators, height = trusted, 0
     for handoff in handoffs:
-        verify_final_header(handoff.header, handoff.certificate, validators, chain_id)
+        verify_final_header(handoff.header, handoff.certificate, validators, chain_id, is_valid)
         if handoff.header.height <= height:
             raise InvalidInputError("handoffs are not in order of height")
         if handoff.next_validators.hash != handoff.header.next_validators_hash:

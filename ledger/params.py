@@ -101,6 +101,12 @@ class ChainParams:
                     got=str(getattr(self, less)),
                 )
 
+    @property
+    def trusting_period_ms(self) -> int:
+        """How long a finalization counts after its block's time: two thirds of the unbonding time,
+        so that whoever signed it is still liable when a contradiction comes to light."""
+        return self.unbonding_ms * 2 // 3
+
     def compute_fee_min(self, tx_bytes: int) -> int:
         """The least fee, in uzynk, of a tx of `tx_bytes` wire bytes."""
         return self.fee_base + self.fee_per_byte * tx_bytes

@@ -14,6 +14,7 @@ from ledger.errors import UsageError
 from ledger.state.check import check_state
 from ledger.store import LevelStore
 from node import config as cfg
+from node.cli_fork import inspect_fork
 from node.cli_output import json_option, rpc_option, run_async, show
 from node.config import NodeConfig, load_config
 from node.daemon import STORE_FOLDER, run_node
@@ -130,11 +131,14 @@ def status(rpc_url: str, as_json: bool) -> None:
     show(as_json, found, rows)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @home_option
 @json_option
-def inspect(home: Path, as_json: bool) -> None:
+@click.pass_context
+def inspect(context: click.Context, home: Path, as_json: bool) -> None:
     """Check the store of a stopped node: heights, roots, supply, the whole state tree."""
+    if context.invoked_subcommand is not None:
+        return
     config = load_config(home)
     document = GenesisDocument.parse((config.home / cfg.GENESIS_FILE).read_bytes())
     store = LevelStore.open(home / cfg.DATA_FOLDER / STORE_FOLDER)
@@ -153,6 +157,9 @@ def inspect(home: Path, as_json: bool) -> None:
     finally:
         store.close()
     show(as_json, data, list(data.items()))
+
+
+inspect.add_command(inspect_fork)
 
 
 @click.group()

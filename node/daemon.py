@@ -23,6 +23,7 @@ import structlog
 
 from audit.tree_store import LogTree, commit_rows
 from consensus.core import Core
+from consensus.fork_proof import ForkProof
 from consensus.timing import Timing
 from genesis.document import GenesisDocument
 from ledger.block import PROTOCOL_VERSION
@@ -38,8 +39,8 @@ from node.api import Api
 from node.block_facts import BlockFactsMaker
 from node.driver import ConsensusDriver
 from node.evidence_pool import EvidencePool
+from node.files import replace_file
 from node.handlers import open_chain
-from node.home import write_synced
 from node.keys import load_key
 from node.offences import Offences
 from node.signature_pool import SignaturePool
@@ -319,12 +320,12 @@ class Node:
         log.warning("peer dropped", peer=peer, reason=reason)
         self.link.disconnect(peer, reason)
 
-    def _save_fork_proof(self, proof: object) -> None:
+    def _save_fork_proof(self, proof: ForkProof) -> None:
+        """Again for each proof that names more; raises DurabilityError."""
         asyncio.get_running_loop().create_task(self.sync.stop(), name="stop-sync")
         path = self.config.home / cfg.FORK_PROOF_FILE
-        encode = getattr(proof, "encode", None)
-        write_synced(path, encode() if encode is not None else repr(proof).encode())
-        log.critical("fork proof saved", path=str(path))
+        replace_file(path, proof.encode())
+        log.critical("fork proof saved", path=str(path), height=proof.height)
 
     def _write_ready_file(self) -> None:
         path = self.config.home / cfg.READY_FILE

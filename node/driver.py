@@ -18,6 +18,7 @@ import structlog
 from consensus import effects as fx
 from consensus import inputs
 from consensus.core import Core
+from consensus.fork_proof import ForkProof
 from consensus.leader import leader
 from consensus.messages import ConsensusMessage, Final, Propose, decode_message
 from consensus.statement import Statement, propose_sign_bytes
@@ -35,6 +36,8 @@ from p2p.link import P2PLink
 
 INPUTS_MAX = 20_000
 BUILD_TRIES_MAX = 16
+"""For how long after its time a final height's validators are held to it (rule 15); well within
+the time that their stake stays bonded or unbonding."""
 JUDGING_MAX = 16
 
 log = structlog.get_logger("consensus")
@@ -61,7 +64,7 @@ class ConsensusDriver:
         on_commit: Callable[[Commit], None],
         on_need_sync: Callable[[str, int], None],
         on_offence: Callable[[str, str], None],
-        on_fork: Callable[[object], None],
+        on_fork: Callable[[ForkProof], None],
     ) -> None:
         self.core = core
         self.stop_reason: str | None = None
@@ -80,6 +83,7 @@ class ConsensusDriver:
         self._on_need_sync = on_need_sync
         self._on_offence = on_offence
         self._on_fork = on_fork
+        self._is_forked = False
         self._loop = asyncio.get_running_loop()
         self._inputs: deque[inputs.Input] = deque()
         self._is_stepping = False
@@ -171,7 +175,7 @@ class ConsensusDriver:
         dropped: the start tells all peers where this node is, and they answer."""
         if self.core.height == 0 and not isinstance(event, inputs.StartHeight):
             return
-        if self.stop_reason is not None or len(self._inputs) >= INPUTS_MAX:
+        if self._is_stopped or len(self._inputs) >= INPUTS_MAX:
             return
         self._inputs.append(event)
         if self._is_stepping:
@@ -203,11 +207,18 @@ class ConsensusDriver:
         self.last_failure = what
         log.exception(what, **details)
 
+    @property
+    def _is_stopped(self) -> bool:
+        """After a fork the core still trades certificates with its peers, so that each proof names
+        the guilty; it signs and finalises nothing."""
+        return self.stop_reason is not None and not self._is_forked
+
     def stop(self, reason: str) -> None:
         """Stop for good; the node goes on serving reads."""
-        if self.stop_reason is not None:
+        if self._is_stopped:
             return
-        self.stop_reason = reason
+        self._is_forked = False
+        self.stop_reason = self.stop_reason or reason
         self._inputs.clear()
         for timer in self._timers.values():
             timer.cancel()
@@ -219,8 +230,10 @@ class ConsensusDriver:
     # --- effects ---
 
     def _perform(self, effect: fx.Effect) -> None:
-        if self.stop_reason is not None:
+        if self._is_stopped:
             raise _StoppedError  # an effect before this one ended it: the rest must not happen
+        if self._is_forked and isinstance(effect, fx.Persist | fx.Finalise):
+            raise _StoppedError
         match effect:
             case fx.Persist():
                 if effect.blocks or effect.certificates:
@@ -248,9 +261,16 @@ class ConsensusDriver:
             case fx.FoundEvidence():
                 self.evidence_total += 1
                 self._evidence.found(effect.evidence)
+            case fx.LookUpFinal():
+                self._look_up_final(effect.height)
             case fx.Halt():
-                self.stop("the chain has forked; see the fork proof")  # also if saving it fails
-                self._on_fork(effect.fork_proof)
+                self._halt(effect)
+            case fx.RefusedFork():
+                log.error(
+                    "refused a second finalization of a height older than the trusting period",
+                    height=effect.height,
+                    block_hash=effect.block_hash.hex(),
+                )
             case fx.NeedSync():
                 self._on_need_sync(effect.peer, effect.height)
             case fx.BadPeer():
@@ -283,6 +303,28 @@ class ConsensusDriver:
                     block=self._chain.block(height), certificate=self._chain.certificate(height)
                 )
                 self._link.send(peer, wire.CHANNEL_CONSENSUS, _encode(final))
+
+    def _look_up_final(self, height: int) -> None:
+        final = None
+        try:
+            header = self._chain.header(height)
+            final = inputs.StoredFinal(
+                header=header,
+                certificate=self._chain.certificate(height),
+                validators=self._chain.validators_at(height),
+                certificates=tuple(self._chain.load_consensus(height)[1]),
+                is_trusted=self._wall_ms() - header.time_ms
+                <= self._chain.params.trusting_period_ms,
+            )
+        except InvalidInputError as error:  # pruned, or never here
+            log.info("a final height can not be looked up", height=height, error=str(error))
+        self.feed(inputs.FinalFound(height=height, final=final))
+
+    def _halt(self, effect: fx.Halt) -> None:
+        self.stop(effect.reason)  # also if saving the proof fails
+        if effect.fork_proof is not None:
+            self._on_fork(effect.fork_proof)
+            self._is_forked = True
 
     def _set_timer(self, timer: inputs.TimerId, delay_ms: int) -> None:
         running = self._timers.pop(timer, None)

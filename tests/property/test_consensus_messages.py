@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.evidence import Evidence
+from consensus.fork_proof import ForkProof
 from consensus.guard import decode_guard, encode_floor, encode_header, encode_record
 from consensus.messages import (
     MESSAGE_BYTES_MAX,
@@ -29,6 +31,8 @@ from ledger import codec
 from ledger.block import Block, Header, compute_body_hash
 from ledger.certificate import Certificate, VoteKind
 from ledger.errors import InvalidInputError
+from ledger.finality import Handoff
+from ledger.validator_set import Validator, ValidatorSet
 
 CASES = 10_000 if os.environ.get("ZYNK_SOAK") == "1" else 150
 KEY, SIGNATURE, HASH = b"\x01" * 32, b"\x02" * 64, b"\x03" * 32
@@ -89,9 +93,22 @@ def guard_bytes() -> bytes:
     return b"".join(slots)
 
 
+def fork_proofs() -> list[ForkProof]:
+    header = _header(HASH)
+    first = Certificate(VoteKind.FINALIZE, 7, 1, header.hash, b"\xe0", (SIGNATURE,) * 3)
+    second = Certificate(VoteKind.FINALIZE, 7, 3, HASH, b"\xe0", (SIGNATURE,) * 3)
+    nullified = Certificate(VoteKind.NULLIFY, 7, 1, b"", b"\xe0", (SIGNATURE,) * 3)
+    plain = ForkProof.of(header, first, second, [nullified])
+    validators = ValidatorSet.of([Validator(public_key=KEY, power=3)])
+    handoff = Handoff(header=header, certificate=first, next_validators=validators)
+    return [plain, replace(plain, between=(), handoffs=(handoff,))]
+
+
+FORK_PROOFS = fork_proofs()
 DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "message": (decode_message, [m.encode() for m in MESSAGES]),
     "evidence": (Evidence.decode, [EVIDENCE.encode()]),
+    "fork proof": (ForkProof.decode, [p.encode() for p in FORK_PROOFS]),
     "guard": (lambda data: decode_guard(data, "zynk-x", KEY), [guard_bytes()]),
 }
 
@@ -99,6 +116,11 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_a_message_comes_back_as_it_was(message: ConsensusMessage) -> None:
     assert decode_message(message.encode()) == message
+
+
+def test_a_fork_proof_comes_back_as_it_was() -> None:
+    for proof in FORK_PROOFS:
+        assert ForkProof.decode(proof.encode()) == proof
 
 
 def test_evidence_comes_back_as_it_was() -> None:

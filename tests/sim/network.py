@@ -19,7 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from consensus.evidence import Evidence, ForkProof, verify_evidence
+from consensus.effects import Halt
+from consensus.evidence import Evidence, verify_evidence
+from consensus.fork_proof import ForkProof, IncompleteForkProofError, verify_fork_proof
 from consensus.messages import ConsensusMessage
 from consensus.rules import Rules
 from consensus.statement import Statement
@@ -93,7 +95,7 @@ class Simulation:
         self.finals: dict[int, Block] = {}
         self.valid_hashes: set[bytes] = set()
         self.evidence: dict[bytes, Evidence] = {}
-        self.forks: list[ForkProof] = []
+        self.forks: dict[int, ForkProof] = {}
         self.has_forked = False
         self.events = 0
         self._trace = blake2b(digest_size=16)
@@ -150,6 +152,8 @@ class Simulation:
         goal = max(len(n.disk.chain) for n in self.honest) + HEALED_HEIGHTS
 
         def is_done() -> bool:
+            if self.has_forked:
+                return self.is_fork_proven()
             return all(len(n.disk.chain) >= goal for n in self.honest)
 
         self.run_until(self.now_us + HEALED_MS_MAX * 1000, is_done)
@@ -161,7 +165,7 @@ class Simulation:
     def run_until(self, end_us: int, is_done: Callable[[], bool]) -> None:
         """Carry out events up to the moment `end_us`, or until `is_done`."""
         queue = self._queue
-        while queue and queue[0][0] <= end_us and not self.forks:
+        while queue and queue[0][0] <= end_us:
             self.now_us, _, action = heapq.heappop(queue)
             action()
             self.events += 1
@@ -169,7 +173,7 @@ class Simulation:
                 raise InvariantBroken("the schedule does not end")
             if self.events % 16 == 0 and is_done():
                 return
-        if not self.forks and not is_done():
+        if not is_done():
             self.now_us = max(self.now_us, end_us)
 
     def _plan_partitions(self) -> None:
@@ -242,11 +246,24 @@ class Simulation:
                 f"an honest validator is framed: {evidence.first} and {evidence.second}"
             )
 
-    def on_halt(self, fork_proof: ForkProof) -> None:
-        self.forks.append(fork_proof)
+    def on_halt(self, node: Node, halt: Halt) -> None:
         self.has_forked = True
+        if halt.fork_proof is not None:
+            self.forks[node.index] = halt.fork_proof
         if self.plan.stops_at_fork:
-            raise InvariantBroken(f"halted by a fork at height {fork_proof.height}")
+            raise InvariantBroken(f"node {node.index} halted: {halt.reason}")
+
+    def is_fork_proven(self) -> bool:
+        """True if every honest node holds a proof that names the guilty."""
+        for node in self.honest:
+            proof = self.forks.get(node.index)
+            if proof is None:
+                return False
+            try:
+                verify_fork_proof(proof, self.validators_at(proof.height), CHAIN_ID, is_valid)
+            except IncompleteForkProofError:
+                return False
+        return True
 
     def on_guard_refusal(self, statement: Statement) -> None:
         raise InvariantBroken(f"the sign guard had to refuse {statement}")

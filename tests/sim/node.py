@@ -15,6 +15,7 @@ from consensus.effects import (
     FoundEvidence,
     Halt,
     JudgeBlock,
+    LookUpFinal,
     NeedSync,
     Persist,
     SendTo,
@@ -25,11 +26,13 @@ from consensus.inputs import (
     Awake,
     BlockBuilt,
     BlockJudged,
+    FinalFound,
     Input,
     PeerUp,
     Received,
     Recovered,
     StartHeight,
+    StoredFinal,
     TimerFired,
     TimerId,
     Verdict,
@@ -243,7 +246,9 @@ class Node:
                     sim.on_evidence(effect.evidence)
             case Halt():
                 if self.is_honest:
-                    sim.on_halt(effect.fork_proof)
+                    sim.on_halt(self, effect)
+            case LookUpFinal():
+                self._later(lambda: self.step(self._found(effect.height)))
             case ServeFinal():
                 for height in effect.heights:
                     block, certificate = self.disk.chain[height - 1]
@@ -254,6 +259,23 @@ class Node:
                 sim.after(5000, lambda: self._sync_from(int(effect.peer)))
             case _:
                 pass
+
+    def _found(self, height: int) -> FinalFound:
+        if not 1 <= height <= len(self.disk.chain):
+            return FinalFound(height=height, final=None)
+        block, certificate = self.disk.chain[height - 1]
+        stored = StoredFinal(
+            header=block.header,
+            certificate=certificate,
+            validators=self.sim.validators_at(height),
+            certificates=tuple(
+                r
+                for r in self.disk.records.records
+                if isinstance(r, Certificate) and r.height == height
+            ),
+            is_trusted=True,
+        )
+        return FinalFound(height=height, final=stored)
 
     def broadcast(self, message: ConsensusMessage) -> None:
         self.sim.broadcast(self.index, message)

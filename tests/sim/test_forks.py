@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consensus.evidence import find_evidence, verify_evidence
+from consensus.fork_proof import ForkProof, verify_fork_proof
 from ledger.certificate import Certificate
 from tests.sim.byzantine import Byzantine
 from tests.sim.crypto import is_valid
@@ -58,10 +59,11 @@ def test_a_fork_is_provable_from_disk_against_more_than_a_third_and_no_honest_on
 
 
 @pytest.mark.slow
-def test_honest_validators_halt_with_a_fork_proof_when_they_see_the_other_side() -> None:
-    for seed in range(12):
-        simulation = forked(100 + seed)
-        assert simulation.forks, f"seed {100 + seed}"
-        for proof in simulation.forks:
-            assert proof.first.height == proof.second.height == proof.height
-            assert proof.first.block_hash != proof.second.block_hash
+def test_each_honest_validators_own_proof_names_both_two_faced_ones() -> None:
+    for seed in range(100, 140):
+        simulation = forked(seed)
+        assert simulation.is_fork_proven(), f"seed {seed}"
+        for node in simulation.honest:
+            proof = ForkProof.decode(simulation.forks[node.index].encode())
+            culprits = verify_fork_proof(proof, simulation.validators, CHAIN_ID, is_valid)
+            assert set(culprits) == {simulation.keys[i] for i in TWO_FACED}, f"seed {seed}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from ledger.staking_genesis import GenesisStake
-
 from genesis.document import GenesisAccount, GenesisDocument
 from genesis.gentx import GenesisValidator, sign_genesis_validator
 from ledger.ed25519 import KeyPair
 from ledger.params import ChainParams
+from ledger.staking_genesis import GenesisStake
 from ledger.staking_record import POWER_UNIT
 
 

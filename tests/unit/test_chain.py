@@ -13,11 +13,12 @@ from ledger.accounts import account_key
 from ledger.block import PROTOCOL_VERSION, Block, Header
 from ledger.certificate import VoteKind
 from ledger.chain import CANDIDATES_MAX, BlockTooEarly, Chain
+from ledger.consensus_rows import ConsensusRows
 from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import verify_finality
 from ledger.params import PARAMS_KEY
 from ledger.state import verify_state_proof
-from ledger.store import MemoryStore, Store
+from ledger.store import Batch, MemoryStore, Store
 from ledger.tx import Tx
 from tests.unit.chain_fixture import (
     CHAIN_ID,
@@ -323,8 +324,32 @@ def test_candidates_and_certificates_are_kept_until_their_height_is_final() -> N
     assert chain.load_consensus(2) == ([], [])
     again = open_chain(store)
     again.commit(blocks[0], certify(blocks[0]))
-    assert again.load_consensus(1) == ([], [])
-    assert list(store.iterate(prefix=b"k/")) == []
+    # a second block's certificate would prove who made a fork, so it stays
+    assert again.load_consensus(1) == ([], certificates[1:])
+    assert open_chain(store).load_consensus(1) == ([], certificates[1:])
+
+
+def test_certificates_that_could_prove_a_fork_are_kept_up_to_a_number() -> None:
+    store = MemoryStore()
+    rows = ConsensusRows(store, rows_max=3)
+    sample = certify(build(open_chain(MemoryStore())))
+    for height in range(1, 6):
+        final = dataclasses.replace(sample, height=height, view=2)
+        kept = dataclasses.replace(final, kind=VoteKind.NULLIFY, view=1, block_hash=b"")
+        earlier = dataclasses.replace(final, kind=VoteKind.NOTARIZE, view=1)
+        useless = dataclasses.replace(final, kind=VoteKind.NOTARIZE)
+        rows.add((), [kept, useless, *([earlier] if height == 5 else [])])
+        drop = rows.keys_to_drop(final)
+        assert drop == rows.keys_to_drop(final)
+        batch = Batch()
+        for key in drop:
+            batch.delete(key)
+        store.write(batch, sync=True)
+        rows.forget(drop)
+    for found in (rows, ConsensusRows(store)):
+        held = {height: found.load(height)[1] for height in range(1, 6)}
+        assert [len(held[height]) for height in held] == [0, 0, 0, 1, 2]
+        assert all(c.view == 1 for certificates in held.values() for c in certificates)
 
 
 # --- views ---

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,9 +18,10 @@ import pytest
 from consensus import effects as fx
 from consensus import inputs
 from consensus.core import Core
-from consensus.evidence import ForkProof
+from consensus.fork_proof import ForkProof
 from consensus.messages import Status
 from consensus.statement import Statement, StatementKind
+from ledger.certificate import VoteKind
 from ledger.chain import Commit
 from ledger.mempool import Mempool
 from ledger.store import CrashStore
@@ -85,6 +87,7 @@ class World:
         self.syncs: list[tuple[str, int]] = []
         self.forks: list[object] = []
         self.fork_error: OSError | None = None
+        self.now_ms = 0
         self.pool = TxPool(
             chain=self.chain,
             mempool=Mempool(),
@@ -101,7 +104,7 @@ class World:
             guard=self.guard,
             link=cast(P2PLink, self.link),
             txpool=self.pool,
-            wall_ms=lambda: 0,
+            wall_ms=lambda: self.now_ms,
             on_commit=self.commits.append,
             on_need_sync=lambda peer, height: self.syncs.append((peer, height)),
             on_offence=lambda peer, reason: self.offences.append((peer, reason)),
@@ -224,18 +227,76 @@ def test_a_bug_in_a_step_costs_that_step(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
-@pytest.mark.parametrize("error", [None, OSError(errno.ENOSPC, "no space")])
-def test_a_fork_stops_the_driver_also_if_its_proof_can_not_be_saved(
-    tmp_path: Path, error: OSError | None
-) -> None:
+def halt(proof: object | None) -> fx.Halt:
+    return fx.Halt(reason="the chain has forked", fork_proof=cast(ForkProof | None, proof))
+
+
+def test_a_fork_stops_the_driver_also_if_its_proof_can_not_be_saved(tmp_path: Path) -> None:
     """The error was taken for a bug of the step, and the driver said that all was well."""
 
     async def test(world: World) -> None:
-        world.fork_error = error
-        proof = cast(ForkProof, object())
-        world.perform(fx.Halt(fork_proof=proof), SEND)
+        world.fork_error = OSError(errno.ENOSPC, "no space")
+        proof = object()
+        world.perform(halt(proof), SEND)
         assert world.forks == [proof]
         assert_stopped(world, "forked")
+
+    run(tmp_path, test)
+
+
+def test_a_fork_without_a_proof_stops_the_driver(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.perform(halt(None), SEND)
+        assert world.forks == []
+        assert_stopped(world, "forked")
+
+    run(tmp_path, test)
+
+
+def test_after_a_fork_certificates_still_go_out_but_nothing_is_signed_or_committed(
+    tmp_path: Path,
+) -> None:
+    """Peers need each other's certificates for proofs that name the guilty."""
+
+    async def test(world: World) -> None:
+        first, wider = object(), object()
+        world.perform(halt(first), SEND)
+        assert len(world.link.broadcasts) == 1
+        world.perform(halt(wider))
+        assert world.forks == [first, wider]
+        world.perform(fx.Persist(guard=(world.vote(),)), SEND)
+        assert list(world.guard.records_at(1)) == []
+        good = build(world.chain, [transfer(FAUCET, 0, bytes(32), 1)])
+        world.perform(fx.Finalise(block=good, certificate=certify(good)), SEND)
+        assert world.chain.height == 0
+        assert len(world.link.broadcasts) == 1
+        assert world.driver.stop_reason == "the chain has forked"
+        world.driver.stop("node is stopping")
+        world.perform(SEND)
+        assert len(world.link.broadcasts) == 1
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(("now_ms", "is_trusted"), [(2 * 10**12, False), (0, True)])
+def test_a_final_height_is_looked_up_with_the_word_on_the_trusting_period(
+    tmp_path: Path, now_ms: int, is_trusted: bool
+) -> None:
+    async def test(world: World) -> None:
+        world.now_ms = now_ms
+        good = build(world.chain, [transfer(FAUCET, 0, bytes(32), 1)])
+        final = certify(good)
+        nullified = replace(final, kind=VoteKind.NULLIFY, block_hash=b"")
+        world.chain.store_consensus((), [nullified])
+        world.chain.commit(good, final, None)
+        world.perform(fx.LookUpFinal(height=1), fx.LookUpFinal(height=2))
+        found = [e for e in world.core.steps if isinstance(e, inputs.FinalFound)]
+        assert found[1] == inputs.FinalFound(height=2, final=None)
+        assert found[0].final is not None
+        assert found[0].final.header == good.header
+        assert found[0].final.certificate == final
+        assert found[0].final.certificates == (nullified,)
+        assert found[0].final.is_trusted is is_trusted
 
     run(tmp_path, test)
 
