@@ -27,9 +27,9 @@ from ledger.finality import FinalityProof
 from ledger.params import PARAMS_KEY
 from ledger.tx import Tx
 from ledger.tx_result import TxResult
-from ledger.validator_rows import SET_KEY
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
+from node import api_stake
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
 from rpc.metrics import MetricValue
@@ -380,24 +380,27 @@ class Api:
 
     # --- stake ---
 
-    async def stake_validators(self, height: int | None) -> JsonObject:
-        return await self.chain_validators(height)
+    async def stake_validators(self, cursor: int, limit: int) -> JsonObject:
+        return api_stake.validators_json(self._chain, self._view(None), cursor, limit)
 
-    async def stake_delegations(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
-        """Until staking txs exist, the stake is what genesis bonded: each validator's own."""
+    async def stake_validator(self, operator: bytes) -> JsonObject:
         view = self._view(None)
-        value, state_proof = view.prove(SET_KEY)
-        items = [
-            {"delegator": v.public_key.hex(), "validator": v.public_key.hex(), "amount": v.power}
-            for v in self._chain.validators.validators
-            if account is None or v.public_key == account
-        ]
-        page = items[cursor : cursor + limit]
+        active = {v.public_key for v in self._chain.validators.validators}
         return {
-            "delegations": [{**item, "amount": str(item["amount"])} for item in page],
-            "next_cursor": cursor + limit if cursor + limit < len(items) else None,
-            "proof": _proof(view, SET_KEY, value, state_proof),
+            "height": view.height,
+            **api_stake.validator_json(self._chain, view, operator, active),
+            "finality": text_of_bytes(view.finality.encode()),
         }
+
+    async def stake_delegations(
+        self, account: bytes | None, validator: bytes | None, cursor: int, limit: int
+    ) -> JsonObject:
+        return api_stake.delegations_json(
+            self._chain, self._view(None), account, validator, cursor, limit
+        )
+
+    async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
+        return api_stake.unbonding_json(self._view(None), account, cursor, limit)
 
     # --- shared ---
 

@@ -13,7 +13,16 @@ import sys
 import click
 
 from ledger.errors import DurabilityError, UsageError, ZynkError
-from node import cli_audit, cli_bench, cli_did, cli_keys, cli_network, cli_node, cli_tx
+from node import (
+    cli_audit,
+    cli_bench,
+    cli_did,
+    cli_keys,
+    cli_network,
+    cli_node,
+    cli_tx,
+    cli_validator,
+)
 from node.cli_output import print_error
 from rpc.errors import RpcConnectionError
 
@@ -40,7 +49,7 @@ cli.add_command(cli_network.demo)
 cli.add_command(cli_network.genesis)
 cli.add_command(cli_keys.keys)
 cli.add_command(cli_tx.tx)
-cli.add_command(cli_tx.stake)
+cli.add_command(cli_validator.stake)
 cli.add_command(cli_did.did)
 cli.add_command(cli_audit.audit)
 cli.add_command(cli_bench.bench)

@@ -1,4 +1,4 @@
-"""`zynk tx` and `zynk stake`: transfers, transactions, accounts, and who secures the network."""
+"""`zynk tx`: transfers, transactions, accounts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from node.cli_output import (
     rpc_option,
     show,
     show_steps,
-    show_table,
     trust_option,
 )
 from node.files import read_small
@@ -42,7 +41,6 @@ from rpc.client import RpcClient
 from rpc.params import bytes_of_text, text_of_bytes
 
 WAIT_MS = 30_000
-PAGE = 1000
 
 key_option = click.option(
     "--key", "key_path", required=True, type=KEY_PATH, help="Key file of the account that pays."
@@ -203,60 +201,6 @@ def tx_account(account: str, trust_path: Path | None, rpc_url: str, as_json: boo
     show(as_json, data, rows)
     if steps is not None and not as_json:
         show_steps([(True, text) for text in steps])
-
-
-@click.group()
-def stake() -> None:
-    """Who secures the network, and with how much."""
-
-
-@stake.command("validators")
-@rpc_option
-@json_option
-def stake_validators(rpc_url: str, as_json: bool) -> None:
-    """The validators and their share of the vote."""
-    answer = ask_node(rpc_url, lambda client: client.call("stake_validators"))
-    total = sum(int(item["power"]) for item in answer["validators"])
-    rows = [
-        (
-            encode_account_id(bytes.fromhex(item["public_key"])),
-            item["power"],
-            f"{100 * int(item['power']) / max(total, 1):.1f}%",
-        )
-        for item in answer["validators"]
-    ]
-    show_table(as_json, answer, ("validator", "stake", "share"), rows)
-
-
-@stake.command("delegations")
-@click.argument("account", required=False)
-@rpc_option
-@json_option
-def stake_delegations(account: str | None, rpc_url: str, as_json: bool) -> None:
-    """Who has bonded how much to which validator; of ACCOUNT, or of everybody."""
-    wanted = None if account is None else read_account_text(account).hex()
-
-    async def ask(client: RpcClient) -> dict[str, Any]:
-        found: list[Any] = []
-        cursor: int | None = 0
-        page: dict[str, Any] = {}
-        while cursor is not None:
-            page = await client.call("stake_delegations", account=wanted, cursor=cursor, limit=PAGE)
-            found += page["delegations"]
-            after = page["next_cursor"]
-            cursor = after if after is None or after > cursor else None
-        return {**page, "delegations": found}
-
-    answer = ask_node(rpc_url, ask)
-    rows = [
-        (
-            encode_account_id(bytes.fromhex(item["delegator"])),
-            encode_account_id(bytes.fromhex(item["validator"])),
-            item["amount"],
-        )
-        for item in answer["delegations"]
-    ]
-    show_table(as_json, answer, ("delegator", "validator", "uzynk"), rows)
 
 
 def result_rows(answer: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -415,30 +415,97 @@ _AUDIT = (
     ),
 )
 
+_ROW = record(key=BLOB, value=or_null(BLOB), state_proof=BLOB)
+_STAKED_VALIDATOR = record(
+    operator=HEX,
+    public_key=HEX,
+    vrf_key=HEX,
+    cosign_key=HEX,
+    name=TEXT,
+    status={
+        "type": "string",
+        "enum": ["active", "standby", "jailed", "may-unjail", "tombstoned", "retired"],
+    },
+    power=AMOUNT,
+    tokens=AMOUNT,
+    shares=AMOUNT,
+    self_bond=AMOUNT,
+    commission_ppm=COUNT,
+    commission_owed=AMOUNT,
+    jailed_until_ms=COUNT,
+    missed=COUNT,
+    missed_window=COUNT,
+    slash=or_null(record(offence_height=COUNT, slashed_height=COUNT, ppm=COUNT)),
+    row=_ROW,
+)
+_OF_ACCOUNT = Param(name="account", kind=HEX32, description="Whose; absent: everybody's.")
 _STAKE = (
     Method(
         name="stake_validators",
-        summary="Validators and their stake.",
+        summary="All validators with their stake, by power; each with its state row, proven.",
         bind=lambda api: api.stake_validators,
-        params=(_AT_HEIGHT,),
+        params=(_CURSOR, _LIMIT),
         result=record(
-            {"proof": PROOF, "finality": BLOB}, height=COUNT, validators=array(VALIDATOR)
+            height=COUNT,
+            validators=array(_STAKED_VALIDATOR),
+            next_cursor=_NEXT_CURSOR,
+            finality=BLOB,
         ),
-        errors=(RpcCode.HISTORY_PRUNED,),
+    ),
+    Method(
+        name="stake_validator",
+        summary="One validator: keys, stake, commission, status, heights missed; proven.",
+        bind=lambda api: api.stake_validator,
+        params=(Param(name="operator", kind=HEX32, description="Its account.", required=True),),
+        result=_STAKED_VALIDATOR,
+        errors=(RpcCode.NOT_FOUND,),
     ),
     Method(
         name="stake_delegations",
-        summary="Stakes bonded to validators, of one account or of all.",
+        summary="Stakes bonded to validators, and rewards so far; each with its row, proven.",
         bind=lambda api: api.stake_delegations,
         params=(
-            Param(name="account", kind=HEX32, description="Absent: everybody's."),
+            _OF_ACCOUNT,
+            Param(name="validator", kind=HEX32, description="To whom; absent: to all."),
             _CURSOR,
             _LIMIT,
         ),
         result=record(
-            delegations=array(record(delegator=HEX, validator=HEX, amount=AMOUNT)),
+            height=COUNT,
+            delegations=array(
+                record(
+                    delegator=HEX,
+                    validator=HEX,
+                    amount=AMOUNT,
+                    shares=AMOUNT,
+                    free_shares=AMOUNT,
+                    rewards=AMOUNT,
+                    row=_ROW,
+                )
+            ),
             next_cursor=_NEXT_CURSOR,
-            proof=PROOF,
+            finality=BLOB,
+        ),
+    ),
+    Method(
+        name="stake_unbonding",
+        summary="Undelegated stakes that wait for their time, in the order of the queue.",
+        bind=lambda api: api.stake_unbonding,
+        params=(_OF_ACCOUNT, _CURSOR, _LIMIT),
+        result=record(
+            height=COUNT,
+            entries=array(
+                record(
+                    seq=COUNT,
+                    delegator=HEX,
+                    validator=HEX,
+                    amount=AMOUNT,
+                    due_ms=COUNT,
+                    row=_ROW,
+                )
+            ),
+            next_cursor=_NEXT_CURSOR,
+            finality=BLOB,
         ),
     ),
 )

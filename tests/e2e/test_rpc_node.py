@@ -52,6 +52,7 @@ def test_the_answers_of_a_real_node_fit_the_published_schemas() -> None:
                     "audit_checkpoint",
                     "stake_validators",
                     "stake_delegations",
+                    "stake_unbonding",
                 ]:
                     await check(client, name)
                 await check(client, "chain_block", block=sent["height"])

@@ -48,7 +48,7 @@ from consensus.statement import (
     status_sign_bytes,
 )
 from consensus.timing import Timing
-from ledger.block import Block, Header, compute_body_hash
+from ledger.block import PROTOCOL_VERSION, Block, Header, compute_body_hash
 from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.errors import UsageError
 from ledger.validator_set import Validator, ValidatorSet
@@ -96,7 +96,7 @@ def started(key: bytes | None = FOLLOWER, floor: tuple[int, int] = (0, 0)) -> Co
 
 def make_block(view: int = 1, salt: bytes = b"", proposer: bytes | None = None) -> Block:
     header = Header(
-        1,
+        PROTOCOL_VERSION,
         CHAIN,
         9,
         1000,

@@ -19,7 +19,7 @@ from consensus.fork_proof import (
 )
 from genesis.document import GenesisDocument
 from genesis.network import GeneratedNetwork, generate_network
-from ledger.block import Header
+from ledger.block import PROTOCOL_VERSION, Header
 from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
@@ -41,7 +41,7 @@ def header(
     height: int = 5, salt: bytes = b"", voters: ValidatorSet = SET, **changes: object
 ) -> Header:
     fields: dict[str, object] = {
-        "protocol_version": 1,
+        "protocol_version": PROTOCOL_VERSION,
         "chain_id": CHAIN,
         "height": height,
         "time_ms": 1,

@@ -160,7 +160,7 @@ def test_a_chain_without_a_block_answers_not_ready_everywhere(tmp_path: Path) ->
             api.chain_params(),
             api.audit_checkpoint(),
             api.audit_inclusion(0, None),
-            api.stake_delegations(None, 0, 10),
+            api.stake_delegations(None, None, 0, 10),
         ):
             assert (await refusal(call)).code == RpcCode.NOT_READY
         status = await api.node_status()

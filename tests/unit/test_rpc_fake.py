@@ -39,6 +39,18 @@ BUG_TX = b"bug"
 SLOW_TX = b"slow"
 
 
+ROW = {"key": "AA", "value": "AA", "state_proof": "AA"}
+VALIDATOR_ANSWER: JsonObject = {
+    **dict.fromkeys(("operator", "public_key", "vrf_key", "cosign_key"), H),
+    **dict.fromkeys(("power", "tokens", "shares", "self_bond", "commission_owed"), "1"),
+    **dict.fromkeys(("commission_ppm", "jailed_until_ms", "missed", "missed_window"), 0),
+    "name": "v",
+    "status": "active",
+    "slash": None,
+    "row": ROW,
+}
+
+
 class FakeNodeApi:
     """Finalises nothing by itself; `final` holds ids that count as final."""
 
@@ -202,12 +214,23 @@ class FakeNodeApi:
     async def audit_checkpoint(self) -> JsonObject:
         return {"height": 7, "tree_size": 9, "root_hash": H, "finality": "AA"}
 
-    async def stake_validators(self, height: int | None) -> JsonObject:
-        return {"height": 7, "validators": [{"public_key": H, "power": "1"}]}
+    async def stake_validators(self, cursor: int, limit: int) -> JsonObject:
+        page = [VALIDATOR_ANSWER]
+        return {"height": 7, "validators": page, "next_cursor": None, "finality": "AA"}
 
-    async def stake_delegations(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
-        bonds = [{"delegator": H, "validator": H, "amount": "5"}]
-        return {"delegations": bonds, "next_cursor": None, "proof": PROOF}
+    async def stake_validator(self, operator: bytes) -> JsonObject:
+        return VALIDATOR_ANSWER
+
+    async def stake_delegations(
+        self, account: bytes | None, validator: bytes | None, cursor: int, limit: int
+    ) -> JsonObject:
+        amounts = {"amount": "5", "shares": "5", "free_shares": "5", "rewards": "0"}
+        bonds = [{"delegator": H, "validator": H, **amounts, "row": ROW}]
+        return {"height": 7, "delegations": bonds, "next_cursor": None, "finality": "AA"}
+
+    async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
+        entry = {"seq": 1, "delegator": H, "validator": H, "amount": "5", "due_ms": 9, "row": ROW}
+        return {"height": 7, "entries": [entry], "next_cursor": None, "finality": "AA"}
 
 
 @asynccontextmanager
