@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from genesis.document import GenesisDocument
 from ledger.errors import UsageError
+from ledger.staking_invariants import check_staking
 from ledger.state.check import check_state
 from ledger.store import LevelStore
 from node import config as cfg
@@ -136,7 +138,7 @@ def status(rpc_url: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def inspect(context: click.Context, home: Path, as_json: bool) -> None:
-    """Check the store of a stopped node: heights, roots, supply, the whole state tree."""
+    """Check the store of a stopped node: heights, roots, supply, stakes, the whole state tree."""
     if context.invoked_subcommand is not None:
         return
     config = load_config(home)
@@ -144,7 +146,7 @@ def inspect(context: click.Context, home: Path, as_json: bool) -> None:
     store = LevelStore.open(home / cfg.DATA_FOLDER / STORE_FOLDER)
     try:
         chain = open_chain(store, document.to_state())
-        chain.check_invariants()
+        report = check_staking(chain.tree)
         check_state(store)
         data = {
             "chain_id": chain.chain_id,
@@ -152,7 +154,8 @@ def inspect(context: click.Context, home: Path, as_json: bool) -> None:
             "block_hash": chain.head_hash.hex(),
             "state_root": chain.tree.root.hex(),
             "store_bytes": store.size_bytes(),
-            "checks": ["state root", "whole state tree", "supply"],
+            **{name: str(amount) for name, amount in dataclasses.asdict(report).items()},
+            "checks": ["state root", "whole state tree", "supply", "stakes"],
         }
     finally:
         store.close()

@@ -181,3 +181,7 @@ def _chain_id(rpc_url: str) -> str:
 
 def _ppm(percent: float) -> int:
     return min(round(percent * 10_000), PPM)
+
+
+OPERATOR_COMMANDS = stake
+"""`zynk stake`, with the commands of this module in it."""
