@@ -25,12 +25,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import rfc8785
-from ledger.staking_genesis import GenesisStake, genesis_staking
 
 from genesis.gentx import SIGNERS, GenesisValidator, verify_genesis_validator
 from ledger.accounts import decode_account_id, encode_account_id
@@ -38,6 +37,7 @@ from ledger.codec import U64_MAX, hash_tagged
 from ledger.errors import InvalidInputError
 from ledger.genesis_state import GenesisState
 from ledger.params import PARAM_NAMES, PPM, ChainParams
+from ledger.staking_genesis import GenesisStake, genesis_staking
 from ledger.validator_set import VALIDATORS_MAX
 
 DOCUMENT_VERSION = 2
@@ -73,6 +73,17 @@ class GenesisDocument:
     @classmethod
     def parse(cls, data: bytes) -> GenesisDocument:
         """Read the file's bytes. Raises InvalidInputError that names the field."""
+        document = cls.parse_draft(data)
+        for what in ("validators", "accounts"):
+            if not getattr(document, what):
+                raise InvalidInputError(f"genesis field {what} is empty", expected="at least one")
+        document.to_state()  # sums, duplicates, sizes
+        return document
+
+    @classmethod
+    def parse_draft(cls, data: bytes) -> GenesisDocument:
+        """Read a file that is still being made: each entry is right, the whole need not be. Raises
+        InvalidInputError that names the field."""
         root = _fields(
             _load_json(data),
             ("version", "chain_id", "genesis_time_ms", "params", "validators", "accounts"),
@@ -98,7 +109,33 @@ class GenesisDocument:
         )
         for index, validator in enumerate(document.validators):
             verify_genesis_validator(validator, chain_id, f"validators[{index}]")
-        document.to_state()  # sums, duplicates, sizes
+        return document
+
+    def with_more(
+        self,
+        *,
+        validators: Sequence[GenesisValidator] = (),
+        accounts: Sequence[GenesisAccount] = (),
+    ) -> GenesisDocument:
+        """A draft with more entries, each list in the order of its accounts, so that the same
+        entries give the same genesis hash whoever collects them. Raises InvalidInputError for an
+        account that is there already."""
+        document = replace(
+            self,
+            validators=tuple(
+                sorted((*self.validators, *validators), key=lambda v: v.stake.operator)
+            ),
+            accounts=tuple(sorted((*self.accounts, *accounts), key=lambda a: a.id)),
+        )
+        for what, ids in (
+            ("an account", [a.id for a in document.accounts]),
+            ("a validator", [v.stake.operator for v in document.validators]),
+        ):
+            if len(set(ids)) != len(ids):
+                twice = next(i for i in ids if ids.count(i) > 1)
+                raise InvalidInputError(
+                    f"genesis has {what} of that name already", got=encode_account_id(twice)
+                )
         return document
 
     def to_value(self) -> dict[str, Any]:
@@ -216,8 +253,8 @@ def _fields(value: object, names: tuple[str, ...], what: str) -> Mapping[str, An
 
 
 def _list(value: object, what: str, count_max: int) -> list[Any]:
-    if not isinstance(value, list) or not value or len(value) > count_max:
-        raise _bad(what, f"a list of 1..{count_max} items", value)
+    if not isinstance(value, list) or len(value) > count_max:
+        raise _bad(what, f"a list of at most {count_max} items", value)
     return value
 
 
@@ -280,6 +317,11 @@ def _validator(value: object, what: str) -> GenesisValidator:
 def parse_genesis_validator(data: bytes) -> GenesisValidator:
     """Read one entry by itself (a gentx file). Raises InvalidInputError that names the field."""
     return _validator(_load_json(data), "validator")
+
+
+def encode_genesis_validator(validator: GenesisValidator) -> bytes:
+    """Inverse of `parse_genesis_validator`: indented JSON for a file."""
+    return (json.dumps(validator.to_value(), indent=2) + "\n").encode()
 
 
 def _signature(value: object, what: str) -> bytes:

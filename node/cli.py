@@ -17,6 +17,7 @@ from node import (
     cli_audit,
     cli_bench,
     cli_did,
+    cli_genesis,
     cli_keys,
     cli_network,
     cli_node,
@@ -46,7 +47,7 @@ cli.add_command(cli_node.inspect)
 cli.add_command(cli_node.guard)
 cli.add_command(cli_network.devnet)
 cli.add_command(cli_network.demo)
-cli.add_command(cli_network.genesis)
+cli.add_command(cli_genesis.genesis)
 cli.add_command(cli_keys.keys)
 cli.add_command(cli_tx.tx)
 cli.add_command(cli_validator.OPERATOR_COMMANDS)

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -20,7 +21,17 @@ from ledger.errors import DurabilityError, UsageError
 from node.cli_node import ask_passphrase
 from node.cli_output import json_option, read_option, show
 from node.files import sync_folder
-from node.keys import generate_key, is_encrypted, load_key, read_public_key, save_key
+from node.keys import (
+    KEY_FILE_BYTES_MAX,
+    generate_key,
+    import_key,
+    is_encrypted,
+    key_document,
+    load_key,
+    read_public_key,
+    save_key,
+)
+from node.mnemonic_words import WORDS_TEXT_MAX, decode_words, encode_words
 
 KEY_PATH = click.Path(path_type=Path)
 
@@ -90,6 +101,56 @@ def keys_decrypt(path: Path, as_json: bool) -> None:
     key = load_key_file(path)
     _replace_key(path, key, None)
     _show_key(path, key.public_key, False, as_json)
+
+
+@keys.command("words")
+@click.argument("path", type=KEY_PATH)
+@json_option
+def keys_words(path: Path, as_json: bool) -> None:
+    """Show a key as 24 words, to be written on paper. Whoever reads them has the key."""
+    words = encode_words(load_key_file(path).seed)
+    if as_json:
+        show(True, {"path": str(path), "words": words}, [])
+        return
+    numbered = [f"{n:>2}. {word}" for n, word in enumerate(words.split(), start=1)]
+    for row in range(6):
+        click.echo("   ".join(f"{text:<14}" for text in numbered[row::6]).rstrip())
+
+
+@keys.command("restore")
+@click.argument("path", type=KEY_PATH)
+@click.option("--encrypt", is_flag=True, help="Encrypt it with a passphrase.")
+@json_option
+def keys_restore(path: Path, encrypt: bool, as_json: bool) -> None:
+    """Make a key file in PATH from its 24 words, read from the prompt or standard input."""
+    if sys.stdin.isatty():
+        text = str(click.prompt("The 24 words", err=True))
+    else:
+        text = sys.stdin.read(WORDS_TEXT_MAX)
+    key = KeyPair.from_seed(read_option(decode_words, text))
+    passphrase = ask_new_passphrase() if encrypt else None
+    save_key(path, key, passphrase)
+    _show_key(path, key.public_key, passphrase is not None, as_json)
+
+
+@keys.command("export")
+@click.argument("path", type=KEY_PATH)
+def keys_export(path: Path) -> None:
+    """Print a key file encrypted with a new passphrase, to be kept or moved elsewhere."""
+    key = load_key_file(path)
+    click.echo("The exported copy gets a passphrase of its own.", err=True)
+    passphrase = ask_new_passphrase()
+    click.echo(key_document(key, passphrase))
+
+
+@keys.command("import")
+@click.argument("path", type=KEY_PATH)
+@click.argument("source", type=click.File("r"), default="-")
+@json_option
+def keys_import(path: Path, source: IO[str], as_json: bool) -> None:
+    """Write an exported key (a file, or standard input) to PATH, encrypted as it came."""
+    public_key = import_key(path, source.read(KEY_FILE_BYTES_MAX + 1))
+    _show_key(path, public_key, is_encrypted(path), as_json)
 
 
 def load_key_file(path: Path) -> KeyPair:

@@ -1,4 +1,4 @@
-"""`zynk devnet`, `zynk demo`, `zynk genesis`: whole networks."""
+"""`zynk devnet`, `zynk demo`: whole networks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from genesis.document import GenesisDocument
-from ledger.accounts import encode_account_id
 from ledger.errors import ZynkError
-from node.cli_output import console, json_option, run_async, show
+from node.cli_output import console, json_option, run_async
 from node.demo import Demo, DemoReport
 from node.devnet import Devnet
 
@@ -46,41 +44,6 @@ def devnet(validators: int, folder: Path | None, as_json: bool) -> None:
 def demo(exit_after: bool, path: Path | None, folder: Path | None, as_json: bool) -> None:
     """Four validators, a DID, an anchored file: each step checked, in one command."""
     run_async(_run_demo(exit_after, path, folder, as_json))
-
-
-@click.group()
-def genesis() -> None:
-    """Look at genesis files."""
-
-
-@genesis.command("show")
-@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@json_option
-def genesis_show(path: Path, as_json: bool) -> None:
-    """Check a genesis file and say what it defines."""
-    document = GenesisDocument.parse(path.read_bytes())
-    state = document.to_state()
-    data = {
-        "chain_id": state.chain_id,
-        "genesis_hash": state.genesis_hash.hex(),
-        "validators": [v.to_value() for v in document.validators],
-        "accounts": len(document.accounts),
-        "supply": str(state.supply),
-    }
-    rows: list[tuple[str, object]] = [
-        ("chain", state.chain_id),
-        ("genesis hash", state.genesis_hash.hex()),
-        ("supply", f"{state.supply} uzynk in {len(document.accounts)} accounts"),
-    ]
-    rows += [
-        (
-            v.stake.name,
-            f"{encode_account_id(v.stake.operator)}  bonds {v.stake.bond} uzynk, "
-            f"commission {v.stake.commission_ppm / 10_000:g} %",
-        )
-        for v in document.validators
-    ]
-    show(as_json, data, rows)
 
 
 async def _run_devnet(validators: int, folder: Path | None, as_json: bool) -> None:

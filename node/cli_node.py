@@ -64,8 +64,9 @@ def init(
     encrypt: bool,
     as_json: bool,
 ) -> None:
-    """Make a home: keys, sign guard, configuration."""
-    document = GenesisDocument.parse(genesis_path.read_bytes())
+    """Make a home: keys, sign guard, configuration. A draft of a genesis will do; put the final
+    one in with `zynk genesis use`."""
+    document = GenesisDocument.parse_draft(genesis_path.read_bytes())
     passphrase = None
     if encrypt:
         passphrase = os.environ.get("ZYNK_PASSPHRASE") or click.prompt(

@@ -34,6 +34,11 @@ def generate_key() -> KeyPair:
 
 def save_key(path: Path, key: KeyPair, passphrase: str | None = None) -> None:
     """Write a new key file, synced. Raises UsageError if the file exists."""
+    _write_new(path, key_document(key, passphrase))
+
+
+def key_document(key: KeyPair, passphrase: str | None) -> str:
+    """A key file's text."""
     document: dict[str, Any] = {
         "version": 1,
         "kind": "ed25519",
@@ -43,6 +48,18 @@ def save_key(path: Path, key: KeyPair, passphrase: str | None = None) -> None:
         document["encrypted"] = _encrypt(key.seed, passphrase)
     else:
         document["seed"] = key.seed.hex()
+    return json.dumps(document, indent=2)
+
+
+def import_key(path: Path, text: str) -> bytes:
+    """Write a key file's text to a new file, as it is. Returns its public key. Raises UsageError
+    if the file exists, InvalidInputError for what is no key file."""
+    document = _parse(text, "the imported key")
+    _write_new(path, json.dumps(document, indent=2))
+    return read_public_key(path)
+
+
+def _write_new(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -52,8 +69,7 @@ def save_key(path: Path, key: KeyPair, passphrase: str | None = None) -> None:
         ) from error
     try:
         with os.fdopen(fd, "w") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
+            file.write(text + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -111,15 +127,27 @@ def _read(path: Path) -> dict[str, Any]:
             )
         if status.st_size > KEY_FILE_BYTES_MAX:
             raise InvalidInputError("not a key file", got=f"{status.st_size} bytes")
-        document = json.loads(path.read_text())
+        text = path.read_text()
     except FileNotFoundError as error:
         raise UsageError("no such key file", got=str(path)) from error
     except OSError as error:
         raise UsageError("key file can not be read", got=f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidInputError("not a key file", got=f"{path}: {error}") from error
+    return _parse(text, str(path))
+
+
+def _parse(text: str, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError("not a key file", got=f"{what}: {error}") from error
     if not isinstance(document, dict) or document.get("version") != 1:
-        raise InvalidInputError("not a key file", expected='"version": 1', got=str(path))
+        raise InvalidInputError("not a key file", expected='"version": 1', got=what)
+    public_key, secret = document.get("public_key"), document.get("seed")
+    is_whole = isinstance(document.get("encrypted"), dict) or isinstance(secret, str)
+    if not isinstance(public_key, str) or not is_whole:
+        raise InvalidInputError("not a key file", expected="public_key and a secret", got=what)
     return document
 
 

@@ -253,7 +253,8 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
     "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
-    "operator": H, "validator": H, "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
+    "operator": H, "validator": H,
+    "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
 }  # fmt: skip
 
 
