@@ -234,7 +234,8 @@ async def running(
 
 
 SAMPLE_BY_PARAM: dict[str, object] = {
-    "block": 3, "height": 3, "trusted_height": 0, "account": H, "tx": text_of_bytes(b"tx"), "wait": "none",
+    "block": 3, "height": 3, "trusted_height": 0, "account": H, "tx": text_of_bytes(b"tx"),
+    "wait": "none",
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
     "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
