@@ -1,7 +1,7 @@
 """The light client: whom to trust, for how long, and what a proof is worth now.
 
 A `TrustPoint` is a header that is trusted: its height and time, and the validator set that it
-names for the next height. It comes from a genesis file, a checkpoint, or from a header that was
+names for the next height. It comes from a genesis file, by a header's hash, or from a header that was
 verified from an older trust point. Everything here is a pure function of bytes, a trust point and
 the time `now_ms`.
 

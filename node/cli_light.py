@@ -29,7 +29,7 @@ WITNESSES_MAX = 16
     envvar="ZYNK_TRUST",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A genesis file or a checkpoint: where trust begins (or ZYNK_TRUST).",
+    help="A genesis file or a trust point: where trust begins (or ZYNK_TRUST).",
 )
 @click.option("--primary", required=True, help="The endpoint that is asked first.")
 @click.option("--witness", "witnesses", multiple=True, help="An endpoint to compare with; repeat.")

@@ -100,8 +100,8 @@ class Follower:
         return self._trust
 
     async def start(self) -> None:
-        """Take up the kept trust, or begin at the root. Raises UsageError, or if the checkpoint's
-        header can't be fetched what the endpoint raised."""
+        """Take up the kept trust, or begin at the root. Raises UsageError, or if the trust
+        point's header can't be fetched what the endpoint raised."""
         trust = load_trust(self.folder / STATE_FILE, self.root)
         if trust is None:
             trust = trust_header(

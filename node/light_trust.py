@@ -1,12 +1,12 @@
 """What `zynk light` trusts: the file it is given at first, and the small file it keeps.
 
-The first trust comes from a genesis file, or from a checkpoint, which names a header by its hash:
+The first trust comes from a genesis file, or from a trust point, which names a header by its hash:
 
-    {"type": "zynk-checkpoint/1", "chain_id": text, "height": integer, "header_hash": 64 hex digits}
+    {"type": "zynk-trust-point/1", "chain_id": text, "height": integer, "header_hash": 64 hex digits}
 
 The kept file is replaced whole and synced after each verified head, so that a restart goes on from
 there: ["zynk-light/1", chain_id, root, height, time_ms, header_hash, validator_set bin], where
-`root` is the genesis hash or the checkpoint's header hash: whoever changes the trust file begins
+`root` is the genesis hash or the trust point's header hash: whoever changes the trust file begins
 anew.
 """
 
@@ -25,16 +25,16 @@ from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
 from node.checkpoint import GENESIS_BYTES_MAX
 from node.files import read_small, replace_file
 
-CHECKPOINT_TYPE = "zynk-checkpoint/1"
+TRUST_POINT_TYPE = "zynk-trust-point/1"
 STATE_TAG = "zynk-light/1"
 STATE_BYTES_MAX = VALIDATOR_SET_BYTES_MAX + 1024
 TRUSTING_PERIOD_DEFAULT_MS = 14 * 24 * 3600 * 1000
-_CHECKPOINT_MEMBERS = {"type", "chain_id", "height", "header_hash"}
+_TRUST_POINT_MEMBERS = {"type", "chain_id", "height", "header_hash"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustRoot:
-    """The first trust. `point` is None for a checkpoint, whose header is still to be fetched."""
+    """The first trust. `point` is None for a trust point file, whose header is still to be fetched."""
 
     chain_id: str
     root: bytes
@@ -44,20 +44,20 @@ class TrustRoot:
 
 
 def load_trust_root(path: Path, trusting_period_ms: int | None) -> TrustRoot:
-    """Read a genesis file or a checkpoint. Without `trusting_period_ms` it is 2/3 of the genesis
+    """Read a genesis file or a trust point. Without `trusting_period_ms` it is 2/3 of the genesis
     file's unbonding time, or 14 days. Raises UsageError."""
     data = read_small(path, "trust file", GENESIS_BYTES_MAX)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UsageError("the trust file is not JSON", got=str(path)) from error
-    if isinstance(value, dict) and value.get("type") == CHECKPOINT_TYPE:
-        return _read_checkpoint(value, trusting_period_ms or TRUSTING_PERIOD_DEFAULT_MS)
+    if isinstance(value, dict) and value.get("type") == TRUST_POINT_TYPE:
+        return _read_trust_point(value, trusting_period_ms or TRUSTING_PERIOD_DEFAULT_MS)
     try:
         state = GenesisDocument.parse(data).to_state()
     except InvalidInputError as error:
         raise UsageError(
-            f"{path} is neither a genesis file nor a checkpoint: {error.message}",
+            f"{path} is neither a genesis file nor a trust point: {error.message}",
             expected=error.expected,
             got=error.got,
         ) from error
@@ -86,10 +86,10 @@ def load_trust_root(path: Path, trusting_period_ms: int | None) -> TrustRoot:
     )
 
 
-def _read_checkpoint(value: dict[str, object], trusting_period_ms: int) -> TrustRoot:
+def _read_trust_point(value: dict[str, object], trusting_period_ms: int) -> TrustRoot:
     chain_id, height, header_hash = (value.get(k) for k in ("chain_id", "height", "header_hash"))
     if (
-        value.keys() != _CHECKPOINT_MEMBERS
+        value.keys() != _TRUST_POINT_MEMBERS
         or not isinstance(chain_id, str)
         or type(height) is not int
         or height < 1
@@ -97,8 +97,8 @@ def _read_checkpoint(value: dict[str, object], trusting_period_ms: int) -> Trust
         or re.fullmatch(r"[0-9a-f]{64}", header_hash) is None
     ):
         raise UsageError(
-            "the checkpoint is malformed",
-            expected=", ".join(sorted(_CHECKPOINT_MEMBERS)),
+            "the trust point is malformed",
+            expected=", ".join(sorted(_TRUST_POINT_MEMBERS)),
             got=", ".join(sorted(value))[:200],
         )
     return TrustRoot(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 
@@ -220,6 +221,31 @@ def test_a_forged_block_half_way_is_wrong() -> None:
 def test_there_is_no_way_back() -> None:
     with pytest.raises(UsageError):
         Bisection.begin(CHAIN.trust(7), 7)
+
+
+@pytest.mark.slow
+def test_skipping_over_ten_thousand_heights_takes_at_most_a_second_of_cpu() -> None:
+    """100 validators, three changes that replace a tenth each, or everybody."""
+    for shift in (10, 100):
+        sets = [set_of(range(i * shift, i * shift + 100)) for i in range(4)]
+        plan = list(zip(sets, (1_234, 3_210, 2_345, 3_211), strict=True))
+        chain = LightChain(plan, seed=1, key_count=3 * shift + 100)
+        now_ms = chain.header(10_000).time_ms
+        proof = chain.finality(10_000, 0).encode()
+        blocks: dict[int, bytes] = {}
+        cpu_s = -time.process_time()
+        assert judge(proof, chain.trust(0), now_ms=now_ms).verdict is Verdict.VALID
+        cpu_s += time.process_time()
+        assert cpu_s <= 1
+        step: Bisection | Reached | Judgement = Bisection.begin(chain.trust(0), 10_000)
+        cpu_s = 0.0
+        while isinstance(step, Bisection):
+            blocks[step.wanted] = chain.light_block(step.wanted).encode()
+            cpu_s -= time.process_time()
+            step = step.on_block(blocks[step.wanted], now_ms=now_ms)
+            cpu_s += time.process_time()
+        assert isinstance(step, Reached)
+        assert cpu_s <= 1
 
 
 # --- attacks ---

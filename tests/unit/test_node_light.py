@@ -181,10 +181,10 @@ def test_a_genesis_file_gives_the_first_trust_and_two_thirds_of_the_unbonding_ti
         load_trust_root(path, NETWORK.document.params.unbonding_ms)
 
 
-def test_a_checkpoint_is_a_height_and_a_hash_whose_block_is_fetched(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.json"
+def test_a_trust_point_file_is_a_height_and_a_hash_whose_block_is_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "trust.json"
     value = {
-        "type": "zynk-checkpoint/1",
+        "type": "zynk-trust-point/1",
         "chain_id": CHAIN_ID,
         "height": 16,
         "header_hash": CHAIN.header(16).hash.hex(),
