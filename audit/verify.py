@@ -98,6 +98,15 @@ def verify_receipt(
     return Verdict(is_ok=all(s.is_ok for s in steps), steps=tuple(steps), receipt=found)
 
 
+def verify_membership(receipt: Receipt) -> None:
+    """Check that the receipt's leaf is in its batch, and the batch in the log of its final header;
+    content and finality are the caller's duty. Raises InvalidInputError."""
+    _check_stream(receipt, None)
+    _check_batch(receipt)
+    _check_log(receipt)
+    _check_time(receipt, None, None)
+
+
 def decode_any_receipt(receipt: bytes | str) -> Receipt:
     """Read wire bytes or JSON, told apart by the first character. Raises InvalidInputError."""
     if isinstance(receipt, str) or receipt.lstrip()[:1] == b"{":

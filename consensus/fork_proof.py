@@ -178,7 +178,7 @@ def verify_fork(
     validators = verify_handoffs(proof.handoffs, trusted, chain_id, is_valid)
     if proof.handoffs and proof.handoffs[-1].header.height >= header.height:
         raise InvalidInputError("handoff is not below the height of the fork")
-    verify_final_header(header, first, validators, chain_id, is_valid)
+    verify_final_header(header, first, validators, chain_id, is_valid=is_valid)
     if second.kind is not VoteKind.FINALIZE or second.height != header.height:
         raise InvalidInputError("second certificate does not finalize a block of this height")
     if second.block_hash == first.block_hash:

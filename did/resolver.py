@@ -43,12 +43,10 @@ TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999
 def resolve(view: ProvenView, did: str) -> dict[str, Any]:
     """The DID resolution result, JSON-ready. Never raises for any `did`; an unknown, malformed or
     foreign one gives an error object."""
-    try:
-        identifier = decode_did(did)
-    except InvalidInputError as error:
-        if is_did_syntax(did) and not did.startswith(DID_PREFIX):
-            return error_result("METHOD_NOT_SUPPORTED", "only did:zynk is resolved here")
-        return error_result("INVALID_DID", str(error))
+    malformed = find_malformed(did)
+    if malformed is not None:
+        return malformed
+    identifier = decode_did(did)
     record_bytes, state_proof = view.prove(record_key(identifier))
     proof_object = _proof_object(view, record_bytes, state_proof)
     if record_bytes is None:
@@ -67,6 +65,17 @@ def resolve(view: ProvenView, did: str) -> dict[str, Any]:
         "didResolutionMetadata": {"contentType": CONTENT_TYPE},
         "didDocumentMetadata": {**compute_metadata(record), "proof": proof_object},
     }
+
+
+def find_malformed(did: str) -> dict[str, Any] | None:
+    """The result for what is no DID of this method; None if it is one. It needs no proof."""
+    try:
+        decode_did(did)
+    except InvalidInputError as error:
+        if is_did_syntax(did) and not did.startswith(DID_PREFIX):
+            return error_result("METHOD_NOT_SUPPORTED", "only did:zynk is resolved here")
+        return error_result("INVALID_DID", str(error))
+    return None
 
 
 def compute_metadata(record: Record) -> dict[str, Any]:

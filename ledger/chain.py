@@ -30,8 +30,9 @@ from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError, UsageError
 from ledger.execution import AuditLog, BlockFacts, BlockModule, Event, TxHandler
 from ledger.executor import BlockPlace, Execution, Executor
-from ledger.finality import FinalityProof, Handoff
+from ledger.finality import FinalityProof
 from ledger.genesis_state import AUDIT_FRONTIER_KEY, BEACON_KEY, SUPPLY_KEY, GenesisState
+from ledger.handoffs import Handoffs
 from ledger.params import PARAMS_KEY, ChainParams
 from ledger.state import StateTree
 from ledger.state.top import choose_levels
@@ -46,6 +47,7 @@ from ledger.validator_rows import (
     SET_KEY,
     add_validator_rows,
     read_handoff_heights,
+    read_last_handoff_height,
     read_validator_set,
 )
 from ledger.validator_set import ValidatorSet
@@ -107,6 +109,7 @@ class Chain:
         self._consensus = ConsensusRows(store)
         self._candidates: dict[bytes, Execution] = {}
         self._recent_results: dict[int, list[TxResult]] = {}
+        self._handoffs = Handoffs(self)
         self.height = block_rows.read_height(store) or 0
         self.head: Header | None = None
         self.head_certificate: Certificate | None = None
@@ -457,25 +460,22 @@ class Chain:
         InvalidInputError."""
         if height == self.height + 1:
             return self.validators
-        return self._set_by_hash(self.header(height).validators_hash)
+        return self.validators_by_hash(self.header(height).validators_hash)
 
-    def _set_by_hash(self, set_hash: bytes) -> ValidatorSet:
+    def validators_by_hash(self, set_hash: bytes) -> ValidatorSet:
+        """A set that voted here or votes next. Raises InvalidInputError."""
         for known in (self.validators, self.last_validators, self.next_validators):
             if known.hash == set_hash:
                 return known
         return read_validator_set(self._store, set_hash)
 
-    def handoffs(self, first: int, last: int) -> list[Handoff]:
-        """The handoffs by the headers of heights first..last, each to the set that it names for
-        the next height. Raises InvalidInputError for heights that are not final here."""
-        return [
-            Handoff(
-                header=self.header(height),
-                certificate=self.certificate(height),
-                next_validators=self._set_by_hash(self.header(height).next_validators_hash),
-            )
-            for height in read_handoff_heights(self._store, first, last)
-        ]
+    def handoff_heights(self, first: int, last: int, count_max: int) -> list[int]:
+        """The first `count_max` heights in first..last whose headers name another next set."""
+        return read_handoff_heights(self._store, first, last, count_max)
+
+    def last_handoff_height(self, last: int) -> int:
+        """The highest such height up to `last`; 0 if there is none."""
+        return read_last_handoff_height(self._store, last)
 
     def tx_location(self, tx_id: bytes) -> tuple[int, int] | None:
         """(height, index in the block) of a final tx, or None."""
@@ -499,17 +499,22 @@ class Chain:
         return ChainView(self.tree, self._store, self.finality(height, trusted_height))
 
     def finality(self, height: int, trusted_height: int = 0) -> FinalityProof:
-        """Why the header of `height` is final, for whoever trusts what `trusted_height` handed
-        over. Raises InvalidInputError."""
+        """Why the header of `height` is final, for whoever trusts the set that `trusted_height`
+        names for the next height, in the fewest steps. Raises InvalidInputError, with `retry` if
+        the trusted height is above this one."""
+        if trusted_height > height:
+            raise InvalidInputError(
+                "the trusted height is above the one that is asked for",
+                expected=f"<= {height}",
+                got=str(trusted_height),
+                retry=height == self.height,
+            )
         if height == self.height and self.head and self.head_certificate:
             header, certificate = self.head, self.head_certificate
         else:
             header, certificate = self.header(height), self.certificate(height)
-        return FinalityProof(
-            header=header,
-            certificate=certificate,
-            handoffs=tuple(self.handoffs(trusted_height + 1, height - 1)),
-        )
+        handoffs = self._handoffs.find(trusted_height, height)
+        return FinalityProof(header=header, certificate=certificate, handoffs=handoffs)
 
     # --- consensus durability ---
 

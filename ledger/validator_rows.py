@@ -82,15 +82,24 @@ def read_validator_set(store: Reader, set_hash: bytes) -> ValidatorSet:
     return ValidatorSet.decode(row)
 
 
-def read_handoff_heights(store: Reader, first: int, last: int) -> list[int]:
-    """The heights in first..last whose headers hand over to another set, ascending."""
-    if last < first:
-        return []
-    found = []
-    start = HANDOFF_BY_HEIGHT + first.to_bytes(8, "big")
-    for key, _ in store.iterate(prefix=HANDOFF_BY_HEIGHT, start=start):
+def read_handoff_heights(store: Reader, first: int, last: int, count_max: int) -> list[int]:
+    """The heights in first..last whose headers hand over to another set, ascending, at most
+    `count_max` of them."""
+    found: list[int] = []
+    for key, _ in store.iterate(prefix=HANDOFF_BY_HEIGHT, start=_handoff_key(first)):
         height = int.from_bytes(key[len(HANDOFF_BY_HEIGHT) :], "big")
-        if height > last:
+        if height > last or len(found) == count_max:
             break
         found.append(height)
     return found
+
+
+def read_last_handoff_height(store: Reader, last: int) -> int:
+    """The highest height up to `last` whose header hands over to another set; 0 if none does."""
+    for key, _ in store.iterate(prefix=HANDOFF_BY_HEIGHT, start=_handoff_key(last), reverse=True):
+        return int.from_bytes(key[len(HANDOFF_BY_HEIGHT) :], "big")
+    return 0
+
+
+def _handoff_key(height: int) -> bytes:
+    return HANDOFF_BY_HEIGHT + height.to_bytes(8, "big")

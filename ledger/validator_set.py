@@ -102,3 +102,8 @@ class ValidatorSet:
     def has_quorum(self, power: int) -> bool:
         """True if `power` is more than 2/3 of the total. The only definition of a quorum."""
         return 3 * power > 2 * self.total_power
+
+    def has_third(self, power: int) -> bool:
+        """True if `power` is more than 1/3 of the total, so that an honest validator is among
+        those who hold it."""
+        return 3 * power > self.total_power

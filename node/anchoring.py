@@ -146,8 +146,9 @@ class Anchoring:
             self._batch_states[place.batch] = found
         return found
 
-    def receipt(self, leaf_hash: bytes) -> dict[str, Any]:
-        """The leaf's receipt. Raises RpcError: not found, or not ready yet."""
+    def receipt(self, leaf_hash: bytes, trusted_height: int | None = None) -> dict[str, Any]:
+        """The leaf's receipt; with `trusted_height` a fresh one from there. Raises RpcError: not
+        found, or not ready yet."""
         status = self.status(leaf_hash)
         if status["status"] == "unknown":
             raise not_found("leaf", got=leaf_hash.hex())
@@ -156,10 +157,17 @@ class Anchoring:
                 f"the leaf has no receipt yet: it is {status['status']}",
                 reason=f"audit/{status['status']}",
             )
+        receipt = build_receipt(
+            self._chain.view_at(self._chain.height, trusted_height or 0),
+            self.store,
+            leaf_hash,
+            submitter=self.account,
+            is_fresh=trusted_height is not None,
+        )
         return {
             "leaf": leaf_hash.hex(),
             "height": status["height"],
-            "receipt": text_of_bytes(build_receipt(self._chain.view(), self.store, leaf_hash)),
+            "receipt": text_of_bytes(receipt),
         }
 
     def _flush(self) -> None:

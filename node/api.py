@@ -21,7 +21,6 @@ from did.operation import decode_operation
 from ledger import merkle
 from ledger.accounts import Account, account_key
 from ledger.block import Header
-from ledger.certificate import Certificate
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.finality import FinalityProof
 from ledger.params import PARAMS_KEY
@@ -153,21 +152,22 @@ class Api:
 
     # --- the chain ---
 
-    async def chain_head(self) -> JsonObject:
-        return await self.chain_header(None)
+    async def chain_head(self, trusted_height: int = 0) -> JsonObject:
+        return await self.chain_header(None, trusted_height)
 
-    async def chain_header(self, block: BlockRef) -> JsonObject:
-        header, certificate = self._header_and_certificate(block)
+    async def chain_header(self, block: BlockRef, trusted_height: int = 0) -> JsonObject:
+        proof = self._finality(block, trusted_height)
         return {
-            "height": header.height,
-            "hash": header.hash.hex(),
-            "header": _header_json(header),
-            "encoded": text_of_bytes(header.encoded),
-            "finality": _finality_text(header, certificate),
+            "height": proof.header.height,
+            "hash": proof.header.hash.hex(),
+            "header": _header_json(proof.header),
+            "encoded": text_of_bytes(proof.header.encoded),
+            "finality": text_of_bytes(proof.encode()),
         }
 
     async def chain_block(self, block: BlockRef) -> JsonObject:
-        header, certificate = self._header_and_certificate(block)
+        proof = self._finality(block)
+        header = proof.header
         found = self._chain.block(header.height)
         results = self._chain.results(header.height)
         return {
@@ -176,11 +176,12 @@ class Api:
             "header": _header_json(header),
             "txs": [{"tx_id": r.tx_id.hex(), "code": r.code or "ok"} for r in results],
             "encoded": text_of_bytes(found.encoded),
-            "finality": _finality_text(header, certificate),
+            "finality": text_of_bytes(proof.encode()),
         }
 
     async def chain_certificate(self, block: BlockRef) -> JsonObject:
-        header, certificate = self._header_and_certificate(block)
+        proof = self._finality(block)
+        header, certificate = proof.header, proof.certificate
         validators = self._chain.validators_at(header.height)
         return {
             "height": header.height,
@@ -193,19 +194,18 @@ class Api:
             ],
         }
 
-    async def chain_validators(self, height: int | None) -> JsonObject:
-        if self._chain.height == 0:
-            raise not_ready("the chain has no block yet", reason="chain/no-block-yet")
-        header, certificate = self._header_and_certificate(height)
-        validators = self._chain.validators_at(header.height)
+    async def chain_validators(self, height: int | None, trusted_height: int = 0) -> JsonObject:
+        proof = self._finality(height, trusted_height)
         return {
-            "height": header.height,
-            "finality": _finality_text(header, certificate),
-            **_validators_json(validators),
+            "height": proof.header.height,
+            "finality": text_of_bytes(proof.encode()),
+            **_validators_json(self._chain.validators_at(proof.header.height)),
         }
 
-    async def chain_account(self, account: bytes, height: int | None) -> JsonObject:
-        view = self._view(height)
+    async def chain_account(
+        self, account: bytes, height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        view = self._view(height, trusted_height)
         key = account_key(account)
         value, state_proof = view.prove(key)
         found = Account(balance=0, nonce=0) if value is None else Account.decode(value)
@@ -217,8 +217,8 @@ class Api:
             "proof": _proof(view, key, value, state_proof),
         }
 
-    async def chain_params(self) -> JsonObject:
-        view = self._view(None)
+    async def chain_params(self, trusted_height: int = 0) -> JsonObject:
+        view = self._view(None, trusted_height)
         value, state_proof = view.prove(PARAMS_KEY)
         params = self._chain.params
         return {
@@ -279,10 +279,9 @@ class Api:
             raise not_found("tx", got=tx_id.hex())
         height, index = location
         results = self._chain.results(height)
-        header, certificate = self._header_and_certificate(height)
         return {
             **self._final_json(tx_id, height, index),
-            "proof": _result_proof(results, index, header, certificate),
+            "proof": _result_proof(results, index, self._finality(height)),
         }
 
     async def tx_estimate_fee(self, tx: bytes) -> JsonObject:
@@ -300,23 +299,25 @@ class Api:
     # --- identities ---
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None
+        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
     ) -> JsonObject:
         if version_id is not None or version_time is not None:
             raise InvalidInputError(
                 "resolving an older version is not supported yet", expected="no version_id/time"
             )
-        return resolver.resolve(self._view(None), did)
+        return resolver.resolve(self._view(None, trusted_height), did)
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         did = _did_of(Tx.decode(tx))
         return {**await self.tx_submit(tx, wait, timeout_ms), "did": did}
 
-    async def did_history(self, did: str, cursor: int, limit: int) -> JsonObject:
-        return resolver.history(self._view(None), did, cursor, limit)
+    async def did_history(
+        self, did: str, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        return resolver.history(self._view(None, trusted_height), did, cursor, limit)
 
-    async def did_proof(self, did: str, height: int | None) -> JsonObject:
-        return resolver.proof(self._view(height), did)
+    async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
+        return resolver.proof(self._view(height, trusted_height), did)
 
     # --- the audit log ---
 
@@ -334,11 +335,13 @@ class Api:
     async def audit_status(self, leaves: Sequence[bytes]) -> JsonObject:
         return {"leaves": [self._node.anchoring.status(leaf) for leaf in leaves]}
 
-    async def audit_receipt(self, leaf: bytes) -> JsonObject:
-        return self._node.anchoring.receipt(leaf)
+    async def audit_receipt(self, leaf: bytes, trusted_height: int | None = None) -> JsonObject:
+        return self._node.anchoring.receipt(leaf, trusted_height)
 
-    async def audit_inclusion(self, leaf_index: int, tree_size: int | None) -> JsonObject:
-        size, finality = self._log_size(tree_size)
+    async def audit_inclusion(
+        self, leaf_index: int, tree_size: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        size, finality = self._log_size(tree_size, trusted_height)
         log = self._node.log_tree
         return {
             "leaf_index": leaf_index,
@@ -348,8 +351,10 @@ class Api:
             **finality,
         }
 
-    async def audit_consistency(self, first_size: int, second_size: int | None) -> JsonObject:
-        size, finality = self._log_size(second_size)
+    async def audit_consistency(
+        self, first_size: int, second_size: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        size, finality = self._log_size(second_size, trusted_height)
         log = self._node.log_tree
         return {
             "first_size": first_size,
@@ -359,19 +364,20 @@ class Api:
             **finality,
         }
 
-    async def audit_checkpoint(self) -> JsonObject:
-        header, certificate = self._header_and_certificate(None)
+    async def audit_checkpoint(self, trusted_height: int = 0) -> JsonObject:
+        proof = self._finality(None, trusted_height)
         return {
-            "height": header.height,
-            "tree_size": header.audit_size,
-            "root_hash": header.audit_root.hex(),
-            "finality": _finality_text(header, certificate),
+            "height": proof.header.height,
+            "tree_size": proof.header.audit_size,
+            "root_hash": proof.header.audit_root.hex(),
+            "finality": text_of_bytes(proof.encode()),
         }
 
-    def _log_size(self, size: int | None) -> tuple[int, dict[str, object]]:
-        header, certificate = self._header_and_certificate(None)
+    def _log_size(self, size: int | None, trusted_height: int) -> tuple[int, dict[str, object]]:
+        proof = self._finality(None, trusted_height)
+        header = proof.header
         if size is None or size == header.audit_size:
-            return header.audit_size, {"finality": _finality_text(header, certificate)}
+            return header.audit_size, {"finality": text_of_bytes(proof.encode())}
         if size > header.audit_size:
             raise InvalidInputError(
                 "the log is not that large", expected=f"<= {header.audit_size}", got=str(size)
@@ -404,7 +410,7 @@ class Api:
 
     # --- shared ---
 
-    def _header_and_certificate(self, block: BlockRef) -> tuple[Header, Certificate]:
+    def _finality(self, block: BlockRef, trusted_height: int = 0) -> FinalityProof:
         if self._chain.height == 0:
             raise not_ready("the chain has no block yet", reason="chain/no-block-yet")
         height = self._chain.height if block is None else block
@@ -415,19 +421,19 @@ class Api:
             height = found
         if not 1 <= height <= self._chain.height:
             raise not_found("block", got=f"height {height}; the head is {self._chain.height}")
-        return self._chain.header(height), self._chain.certificate(height)
+        return self._chain.finality(height, trusted_height)
 
-    def _view(self, height: int | None) -> ProvenView:
+    def _view(self, height: int | None, trusted_height: int = 0) -> ProvenView:
         if self._chain.height == 0:
             raise not_ready("the chain has no block yet", reason="chain/no-block-yet")
         if height is None or height == self._chain.height:
-            return self._chain.view()
+            return self._chain.view_at(self._chain.height, trusted_height)
         if height > self._chain.height:
             raise not_found("block", got=f"height {height}; the head is {self._chain.height}")
         oldest = self._chain.tree.lowest_height
         if height < max(oldest, 1):
             raise history_pruned(height, max(oldest, 1))
-        return self._chain.view_at(height)
+        return self._chain.view_at(height, trusted_height)
 
 
 def _as_tx_error(error: ZynkError) -> ZynkError:
@@ -439,10 +445,6 @@ def _as_tx_error(error: ZynkError) -> ZynkError:
         refused.retry = error.retry
         return refused
     return error
-
-
-def _finality_text(header: Header, certificate: Certificate) -> str:
-    return text_of_bytes(FinalityProof(header=header, certificate=certificate).encode())
 
 
 def _proof(
@@ -458,7 +460,7 @@ def _proof(
 
 
 def _result_proof(
-    results: Sequence[TxResult], index: int, header: Header, certificate: Certificate
+    results: Sequence[TxResult], index: int, finality: FinalityProof
 ) -> dict[str, object]:
     """RFC 6962 inclusion of the result under the header's results root."""
     leaves = [merkle.compute_leaf_hash(result.leaf_bytes()) for result in results]
@@ -467,7 +469,7 @@ def _result_proof(
         "index": index,
         "size": len(results),
         "path": [h.hex() for h in merkle.compute_inclusion_proof(leaves, index)],
-        "finality": _finality_text(header, certificate),
+        "finality": text_of_bytes(finality.encode()),
     }
 
 

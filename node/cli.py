@@ -1,7 +1,7 @@
 """`zynk`: the command line.
 
 Exit codes: 0 done; 1 a check failed or the network refused; 2 wrong usage or a missing file;
-3 no answer from the node; 4 a write failed; 130 interrupted.
+3 no answer from the node; 4 a write failed; 5 a light client found an attack; 130 interrupted.
 Every command takes `--json`: one JSON object on the last line of standard output.
 """
 
@@ -19,18 +19,21 @@ from node import (
     cli_did,
     cli_genesis,
     cli_keys,
+    cli_light,
     cli_network,
     cli_node,
     cli_tx,
     cli_validator,
 )
 from node.cli_output import print_error
+from node.light_follow import AttackFound
 from rpc.errors import RpcConnectionError
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
 EXIT_DURABILITY = 4
+EXIT_ATTACK = 5
 EXIT_INTERRUPTED = 130
 
 
@@ -53,6 +56,7 @@ cli.add_command(cli_tx.tx)
 cli.add_command(cli_validator.OPERATOR_COMMANDS)
 cli.add_command(cli_did.did)
 cli.add_command(cli_audit.audit)
+cli.add_command(cli_light.light)
 cli.add_command(cli_bench.bench)
 
 
@@ -72,6 +76,9 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except AttackFound as error:
+        print_error(error)
+        sys.exit(EXIT_ATTACK)
     except RpcConnectionError as error:
         print_error(error)
         sys.exit(EXIT_NO_ANSWER)

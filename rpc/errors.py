@@ -32,6 +32,7 @@ class RpcCode(IntEnum):
     FORBIDDEN = -32008
     UNSUPPORTED = -32009
     STORAGE_FAILED = -32010
+    UNVERIFIED = -32011
 
 
 MEANING_BY_CODE: dict[RpcCode, tuple[str, bool, str]] = {
@@ -51,6 +52,7 @@ MEANING_BY_CODE: dict[RpcCode, tuple[str, bool, str]] = {
     RpcCode.FORBIDDEN: ("forbidden", False, "This web origin may not call this node."),
     RpcCode.UNSUPPORTED: ("unsupported", False, "This node is not set up to do that."),
     RpcCode.STORAGE_FAILED: ("storage-failed", False, "The node could not write and is stopping."),
+    RpcCode.UNVERIFIED: ("unverified", True, "A light client got no answer that it could verify."),
 }
 """code -> (default reason, default retry, meaning)."""
 

@@ -65,6 +65,12 @@ _AT_HEIGHT = Param(
     kind=HEIGHT,
     description="State after this height; absent: after the newest final block.",
 )
+_TRUSTED = Param(
+    name="trusted_height",
+    kind=HEIGHT,
+    description="Proofs begin at the set that this height's header names for the next; 0: genesis.",
+    default=0,
+)
 _TX = Param(
     name="tx", kind=blob(TX_BYTES_MAX), description="A signed tx's wire bytes.", required=True
 )
@@ -146,13 +152,14 @@ _CHAIN = (
         name="chain_head",
         summary="The newest final block's header, with the proof that it is final.",
         bind=lambda api: api.chain_head,
+        params=(_TRUSTED,),
         result=record(height=COUNT, hash=HEX, header=HEADER, finality=BLOB),
     ),
     Method(
         name="chain_header",
         summary="A final header and its wire bytes.",
         bind=lambda api: api.chain_header,
-        params=(_BLOCK,),
+        params=(_BLOCK, _TRUSTED),
         result=record(height=COUNT, hash=HEX, header=HEADER, encoded=BLOB, finality=BLOB),
         errors=(RpcCode.NOT_FOUND, RpcCode.HISTORY_PRUNED),
     ),
@@ -183,7 +190,7 @@ _CHAIN = (
         name="chain_validators",
         summary="The validator set that votes on a height.",
         bind=lambda api: api.chain_validators,
-        params=(_AT_HEIGHT,),
+        params=(_AT_HEIGHT, _TRUSTED),
         result=record(
             height=COUNT,
             hash=HEX,
@@ -201,6 +208,7 @@ _CHAIN = (
         params=(
             Param(name="account", kind=HEX32, description="Its public key.", required=True),
             _AT_HEIGHT,
+            _TRUSTED,
         ),
         result=record(account=HEX, balance=AMOUNT, nonce=COUNT, proof=PROOF),
         errors=(RpcCode.HISTORY_PRUNED,),
@@ -209,6 +217,7 @@ _CHAIN = (
         name="chain_params",
         summary="The chain's parameters, proven.",
         bind=lambda api: api.chain_params,
+        params=(_TRUSTED,),
         result=record(params=ANY_OBJECT, proof=PROOF),
     ),
 )
@@ -274,6 +283,7 @@ _DID_METHODS = (
             _DID,
             Param(name="version_id", kind=text(128), description="An exact version."),
             Param(name="version_time", kind=text(40), description="As of this UTC time."),
+            _TRUSTED,
         ),
         result=record(
             didDocument=or_null(ANY_OBJECT),
@@ -294,7 +304,7 @@ _DID_METHODS = (
         name="did_history",
         summary="The operations of a DID, oldest first, with the proof of its current record.",
         bind=lambda api: api.did_history,
-        params=(_DID, _CURSOR, _LIMIT),
+        params=(_DID, _CURSOR, _LIMIT, _TRUSTED),
         result=record(
             did=TEXT,
             operations=array(
@@ -309,7 +319,7 @@ _DID_METHODS = (
         name="did_proof",
         summary="The state proof of a DID's record, or of its absence.",
         bind=lambda api: api.did_proof,
-        params=(_DID, _AT_HEIGHT),
+        params=(_DID, _AT_HEIGHT, _TRUSTED),
         result=record(did=TEXT, record=or_null(ANY_OBJECT), proof=DID_PROOF),
         errors=(RpcCode.HISTORY_PRUNED,),
     ),
@@ -377,7 +387,14 @@ _AUDIT = (
         name="audit_receipt",
         summary="A leaf's receipt: everything an offline verifier needs.",
         bind=lambda api: api.audit_receipt,
-        params=(_LEAF_PARAM,),
+        params=(
+            _LEAF_PARAM,
+            Param(
+                name="trusted_height",
+                kind=HEIGHT,
+                description="Absent: the receipt as it was issued; else a fresh one from there.",
+            ),
+        ),
         result=record(leaf=HEX, height=COUNT, receipt=BLOB),
         errors=(RpcCode.NOT_FOUND, RpcCode.NOT_READY),
     ),
@@ -388,6 +405,7 @@ _AUDIT = (
         params=(
             Param(name="leaf_index", kind=HEIGHT, description="0-based.", required=True),
             Param(name="tree_size", kind=HEIGHT, description="Absent: the newest final size."),
+            _TRUSTED,
         ),
         result=record(
             {"finality": BLOB}, leaf_index=COUNT, tree_size=COUNT, root_hash=HEX, path=array(HEX)
@@ -401,6 +419,7 @@ _AUDIT = (
         params=(
             Param(name="first_size", kind=HEIGHT, description="The older size.", required=True),
             Param(name="second_size", kind=HEIGHT, description="Absent: the newest final size."),
+            _TRUSTED,
         ),
         result=record(
             {"finality": BLOB}, first_size=COUNT, second_size=COUNT, root_hash=HEX, path=array(HEX)
@@ -411,6 +430,7 @@ _AUDIT = (
         name="audit_checkpoint",
         summary="Size and root of the global log in the newest final header.",
         bind=lambda api: api.audit_checkpoint,
+        params=(_TRUSTED,),
         result=record(height=COUNT, tree_size=COUNT, root_hash=HEX, finality=BLOB),
     ),
 )

@@ -18,6 +18,7 @@ from audit.second_opinion import verify_inclusion_by_pymerkle
 from audit.verify import CLOCK_AHEAD_MAX_MS, Verdict, verify_receipt
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError
+from ledger.finality import Handoff
 from ledger.merkle import compute_inclusion_proof, compute_leaf_hash, compute_root
 from ledger.store import MemoryStore
 from ledger.tx import Tx
@@ -259,3 +260,21 @@ def test_receipt_is_at_most_4_kib_for_four_validators_a_billion_leaves_and_one_h
     )
     assert len(good.finality.handoffs) == 1
     assert len(large.encode()) <= 4096
+
+
+def test_a_receipt_and_its_json_twin_lead_through_a_skip() -> None:
+    """Trusted: one of the signers and a stranger of the same power; more than 1/3 has signed."""
+    good = Receipt.decode(RECEIPT)
+    finality = good.finality
+    skip = Handoff(
+        header=finality.header,
+        certificate=finality.certificate,
+        next_validators=CHAIN.validators,
+    )
+    receipt = replace(good, finality=replace(finality, handoffs=(skip,)))
+    stranger = Validator(public_key=bytes(32), power=10)
+    half = ValidatorSet.of((CHAIN.validators.validators[0], stranger))
+    for form in (receipt.encode(), encode_receipt_json(receipt)):
+        assert verify(form, trusted=half).is_ok
+        third = ValidatorSet.of((*half.validators, Validator(public_key=b"\1" * 32, power=10)))
+        assert failed_step(verify(form, trusted=third)) == "finality"

@@ -88,10 +88,10 @@ class FakeNodeApi:
     async def node_peers(self) -> JsonObject:
         return {"peers": [{"peer_id": "12D3", "connected": True}]}
 
-    async def chain_head(self) -> JsonObject:
+    async def chain_head(self, trusted_height: int = 0) -> JsonObject:
         return {"height": 7, "hash": H, "header": HEADER, "finality": "AA"}
 
-    async def chain_header(self, block: BlockRef) -> JsonObject:
+    async def chain_header(self, block: BlockRef, trusted_height: int = 0) -> JsonObject:
         if block == 99:
             raise not_found("block", got="99")
         height = block if isinstance(block, int) else 7
@@ -105,16 +105,18 @@ class FakeNodeApi:
     async def chain_certificate(self, block: BlockRef) -> JsonObject:
         return {"height": 7, "view": 1, "hash": H, "encoded": "AA", "signers": [H]}
 
-    async def chain_validators(self, height: int | None) -> JsonObject:
+    async def chain_validators(self, height: int | None, trusted_height: int = 0) -> JsonObject:
         return {
             "height": 7, "hash": H, "total_power": "1", "encoded": "AA", "finality": "AA",
             "validators": [{"public_key": H, "power": "1"}],
         }  # fmt: skip
 
-    async def chain_account(self, account: bytes, height: int | None) -> JsonObject:
+    async def chain_account(
+        self, account: bytes, height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
         return {"account": account.hex(), "balance": "18", "nonce": 0, "proof": PROOF}
 
-    async def chain_params(self) -> JsonObject:
+    async def chain_params(self, trusted_height: int = 0) -> JsonObject:
         return {"params": {}, "proof": PROOF}
 
     async def tx_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
@@ -149,7 +151,7 @@ class FakeNodeApi:
         return {"fee": "100", "weight": 1, "bytes": len(tx)}
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None
+        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
     ) -> JsonObject:
         error = {"did:zynk:none": "notFound", "nonsense": "invalidDid"}.get(did)
         if error:
@@ -170,11 +172,13 @@ class FakeNodeApi:
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         return {**await self.tx_submit(tx, wait, timeout_ms), "did": "did:zynk:z1"}
 
-    async def did_history(self, did: str, cursor: int, limit: int) -> JsonObject:
+    async def did_history(
+        self, did: str, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
         operation = {"seq": cursor, "versionId": "0-x", "height": 3, "entry": "AA", "path": []}
         return {"did": did, "operations": [operation], "nextCursor": None, "proof": DID_PROOF}
 
-    async def did_proof(self, did: str, height: int | None) -> JsonObject:
+    async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         return {"did": did, "record": None, "proof": DID_PROOF}
 
     async def audit_submit(
@@ -202,16 +206,20 @@ class FakeNodeApi:
     async def audit_status(self, leaves: Sequence[bytes]) -> JsonObject:
         return {"leaves": [{"leaf": leaf.hex(), "status": "unknown"} for leaf in leaves]}
 
-    async def audit_receipt(self, leaf: bytes) -> JsonObject:
+    async def audit_receipt(self, leaf: bytes, trusted_height: int | None = None) -> JsonObject:
         return {"leaf": leaf.hex(), "height": 7, "receipt": "AA"}
 
-    async def audit_inclusion(self, leaf_index: int, tree_size: int | None) -> JsonObject:
+    async def audit_inclusion(
+        self, leaf_index: int, tree_size: int | None, trusted_height: int = 0
+    ) -> JsonObject:
         return {"leaf_index": leaf_index, "tree_size": 9, "root_hash": H, "path": [H]}
 
-    async def audit_consistency(self, first_size: int, second_size: int | None) -> JsonObject:
+    async def audit_consistency(
+        self, first_size: int, second_size: int | None, trusted_height: int = 0
+    ) -> JsonObject:
         return {"first_size": first_size, "second_size": 9, "root_hash": H, "path": []}
 
-    async def audit_checkpoint(self) -> JsonObject:
+    async def audit_checkpoint(self, trusted_height: int = 0) -> JsonObject:
         return {"height": 7, "tree_size": 9, "root_hash": H, "finality": "AA"}
 
     async def stake_validators(self, cursor: int, limit: int) -> JsonObject:
@@ -249,7 +257,8 @@ async def running(
 
 
 SAMPLE_BY_PARAM: dict[str, object] = {
-    "block": 3, "height": 3, "account": H, "tx": text_of_bytes(b"tx"), "wait": "none",
+    "block": 3, "height": 3, "trusted_height": 0, "account": H, "tx": text_of_bytes(b"tx"),
+    "wait": "none",
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
     "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",

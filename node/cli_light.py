@@ -1,0 +1,142 @@
+"""`zynk light`: a verified head from any endpoints, and a local JSON-RPC that can be believed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import click
+
+from ledger.errors import UsageError
+from node.cli_output import json_option, run_async
+from node.config import LogSettings
+from node.light_api import LightApi
+from node.light_follow import MAX_AGE_DEFAULT_MS, Follower
+from node.light_source import Endpoint
+from node.light_trust import TrustRoot, load_trust_root
+from node.log import configure_logging
+from rpc.config import RpcConfig
+from rpc.server import RpcServer
+
+WITNESSES_MAX = 16
+
+
+@click.command()
+@click.option(
+    "--trust",
+    "trust_path",
+    envvar="ZYNK_TRUST",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A genesis file or a trust point: where trust begins (or ZYNK_TRUST).",
+)
+@click.option("--primary", required=True, help="The endpoint that is asked first.")
+@click.option("--witness", "witnesses", multiple=True, help="An endpoint to compare with; repeat.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    default=Path.home() / ".zynk-light",
+    show_default=True,
+    help="Where the verified head is kept, one folder a chain.",
+)
+@click.option("--listen", default="", help="HOST:PORT of a local JSON-RPC; port 0: any free one.")
+@click.option("--interval", default=2.0, show_default=True, help="Seconds between rounds.")
+@click.option(
+    "--max-age",
+    default=MAX_AGE_DEFAULT_MS // 1000,
+    show_default=True,
+    help="Seconds that a newest header may be old.",
+)
+@click.option(
+    "--trusting-period",
+    type=click.IntRange(min=1),
+    help="Seconds; must be shorter than the chain's unbonding time. Default: 2/3 of that.",
+)
+@click.option("--once", is_flag=True, help="One round, then exit: 0 only if the head is verified.")
+@json_option
+def light(
+    trust_path: Path,
+    primary: str,
+    witnesses: tuple[str, ...],
+    home: Path,
+    listen: str,
+    interval: float,
+    max_age: int,
+    trusting_period: int | None,
+    once: bool,
+    as_json: bool,
+) -> int:
+    """Follow a chain without believing any node, and serve what was verified."""
+    if len(witnesses) > WITNESSES_MAX or len({primary, *witnesses}) != len(witnesses) + 1:
+        raise UsageError(f"expected at most {WITNESSES_MAX} witnesses, each endpoint named once")
+    root = load_trust_root(trust_path, None if trusting_period is None else trusting_period * 1000)
+    folder = home / root.chain_id
+    folder.mkdir(parents=True, exist_ok=True)
+    config = _rpc_config(listen) if listen else None
+    return run_async(
+        _run(root, (primary, *witnesses), folder, config, interval, max_age * 1000, once, as_json)
+    )
+
+
+async def _run(
+    root: TrustRoot,
+    urls: tuple[str, ...],
+    folder: Path,
+    config: RpcConfig | None,
+    interval_s: float,
+    max_age_ms: int,
+    once: bool,
+    as_json: bool,
+) -> int:
+    configure_logging(LogSettings(level="warning"))
+    sources = [Endpoint(url) for url in urls]
+    follower = Follower(root, sources, folder, max_age_ms=max_age_ms)
+    server = None
+    try:
+        await follower.start()
+        judgement = await follower.advance()
+        _say(follower, as_json)
+        if once:
+            return 0 if judgement.verdict == "valid" else 1
+        if config is not None:
+            server = RpcServer(LightApi(follower), config)
+            port = await server.start()
+            click.echo(f"listening on http://{config.host}:{port}", err=True)
+        while True:
+            await asyncio.sleep(interval_s)
+            before = follower.trust.height, follower.last.verdict
+            await follower.advance()
+            if (follower.trust.height, follower.last.verdict) != before:
+                _say(follower, as_json)
+    finally:
+        if server is not None:
+            await server.stop()
+        for source in sources:
+            await source.close()
+
+
+def _say(follower: Follower, as_json: bool) -> None:
+    trust, last = follower.trust, follower.last
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "height": trust.height,
+                    "hash": trust.header_hash.hex(),
+                    "time_ms": trust.time_ms,
+                    "verdict": last.verdict.value,
+                    "reason": last.reason,
+                }
+            )
+        )
+        return
+    reason = f"  {last.reason}" if last.reason else ""
+    click.echo(f"{trust.height:>10}  {trust.header_hash.hex()}  {last.verdict.value}{reason}")
+
+
+def _rpc_config(listen: str) -> RpcConfig:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise UsageError("--listen is malformed", expected="HOST:PORT", got=listen)
+    return RpcConfig(host=host, port=int(port))
