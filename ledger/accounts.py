@@ -19,7 +19,7 @@ import msgpack
 
 from ledger import codec
 from ledger.errors import InvalidInputError, UsageError
-from ledger.execution import Event, ExecutionContext, TxFailure
+from ledger.execution import Event, ExecutionContext, StateView, TxFailure
 from ledger.state import state_key
 
 ACCOUNT_ID_BYTES = 32
@@ -84,7 +84,13 @@ def read_account(state: StateReader, account_id: bytes) -> Account:
     return EMPTY_ACCOUNT if row is None else Account(*parse_account_row(row))
 
 
-def debit(context: ExecutionContext, account_id: bytes, amount: int) -> None:
+class StateHolder(Protocol):
+    """Whatever has a state to change: a tx's context or a block's."""
+
+    state: StateView
+
+
+def debit(context: StateHolder, account_id: bytes, amount: int) -> None:
     """Take `amount` uzynk. Raises TxFailure `bank/insufficient-balance`."""
     key = account_key(account_id)
     row = context.state.get(key)
@@ -100,7 +106,7 @@ def debit(context: ExecutionContext, account_id: bytes, amount: int) -> None:
         context.state.put(key, codec.encode([balance - amount, nonce]))
 
 
-def credit(context: ExecutionContext, account_id: bytes, amount: int) -> None:
+def credit(context: StateHolder, account_id: bytes, amount: int) -> None:
     """Give `amount` uzynk. Raises TxFailure `bank/overflow` past u64."""
     if not amount:
         return

@@ -9,11 +9,11 @@ Wire: [header, certificate, [[header, certificate, validator_set bin], ...]].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ledger import codec
-from ledger.block import PROTOCOL_VERSION, Header
+from ledger.block import PROTOCOL_VERSIONS, Header
 from ledger.certificate import Certificate, VoteKind, verify_certificate
 from ledger.errors import InvalidInputError
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
@@ -81,16 +81,22 @@ class FinalityProof:
 
 
 def verify_final_header(
-    header: Header, certificate: Certificate, validators: ValidatorSet, chain_id: str
+    header: Header,
+    certificate: Certificate,
+    validators: ValidatorSet,
+    chain_id: str,
+    *,
+    versions: Collection[int] = PROTOCOL_VERSIONS,
 ) -> None:
-    """Check that `certificate` finalizes exactly `header` under `validators`.
+    """Check that `certificate` finalizes exactly `header` under `validators`. `versions`: the
+    protocol versions that the caller speaks.
 
     Raises InvalidInputError naming the first thing that is wrong.
     """
-    if header.protocol_version != PROTOCOL_VERSION:
+    if header.protocol_version not in versions:
         raise InvalidInputError(
             "header is of another protocol version",
-            expected=str(PROTOCOL_VERSION),
+            expected=" | ".join(map(str, sorted(versions))),
             got=str(header.protocol_version),
         )
     if header.chain_id != chain_id:

@@ -7,6 +7,8 @@ Amounts are uzynk (u64), times are milliseconds, sizes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Protocol
 
 from ledger import codec
 from ledger.block import BLOCK_TXS_MAX
@@ -147,3 +149,18 @@ _BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("gov_quorum_ppm", 0, PPM),
     ("gov_threshold_ppm", 1, PPM),
 )
+
+
+class _Reader(Protocol):
+    def get(self, key: bytes) -> bytes | None: ...
+
+
+def read_params(state: _Reader) -> ChainParams:
+    """The chain's parameters; the defaults of a new network if the state has none."""
+    row = state.get(PARAMS_KEY)
+    return ChainParams() if row is None else _decode_params(row)
+
+
+@lru_cache(maxsize=8)
+def _decode_params(data: bytes) -> ChainParams:
+    return ChainParams.decode(data)
