@@ -1,7 +1,7 @@
 """`zynk`: the command line.
 
 Exit codes: 0 done; 1 a check failed or the network refused; 2 wrong usage or a missing file;
-3 no answer from the node; 4 a write failed; 130 interrupted.
+3 no answer from the node; 4 a write failed, or the node must be upgraded; 130 interrupted.
 Every command takes `--json`: one JSON object on the last line of standard output.
 """
 
@@ -13,6 +13,7 @@ import sys
 import click
 
 from ledger.errors import DurabilityError, UsageError, ZynkError
+from ledger.upgrade import UpgradeNeeded
 from node import cli_audit, cli_bench, cli_did, cli_keys, cli_network, cli_node, cli_tx
 from node.cli_output import print_error
 from rpc.errors import RpcConnectionError
@@ -20,7 +21,7 @@ from rpc.errors import RpcConnectionError
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
-EXIT_DURABILITY = 4
+EXIT_CAN_NOT_GO_ON = 4
 EXIT_INTERRUPTED = 130
 
 
@@ -65,9 +66,9 @@ def main() -> None:
     except RpcConnectionError as error:
         print_error(error)
         sys.exit(EXIT_NO_ANSWER)
-    except DurabilityError as error:
+    except (DurabilityError, UpgradeNeeded) as error:
         print_error(error)
-        sys.exit(EXIT_DURABILITY)
+        sys.exit(EXIT_CAN_NOT_GO_ON)
     except UsageError as error:
         print_error(error)
         sys.exit(EXIT_USAGE)
