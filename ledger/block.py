@@ -24,6 +24,10 @@ from ledger.errors import InvalidInputError
 from ledger.tx import CHAIN_ID_MAX, TX_BYTES_MAX
 
 PROTOCOL_VERSION = 2
+"""What headers carry from block 1 on, until an upgrade (`ledger.upgrade`)."""
+PROTOCOL_VERSIONS = frozenset({PROTOCOL_VERSION})
+"""Those that this software builds, judges and verifies."""
+PROTOCOL_VERSION_MAX = 2**16
 HEADER_BYTES_MAX = 1024
 BLOCK_BYTES_MAX = 2 * 1024 * 1024
 BLOCK_TXS_MAX = 4096
@@ -62,7 +66,7 @@ class Header:
             for i in (4, 6, 8, 9, 11, 12, 13, 14)
         }
         return cls(
-            codec.read_int(v[0], "header protocol version", 2**16),
+            codec.read_int(v[0], "header protocol version", PROTOCOL_VERSION_MAX),
             codec.read_str(v[1], "header chain id", CHAIN_ID_MAX),
             codec.read_int(v[2], "header height"),
             codec.read_int(v[3], "header time"),

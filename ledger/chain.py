@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger import block_rows, codec
@@ -22,7 +22,7 @@ from ledger.accounts import (
     parse_account_row,
     read_account,
 )
-from ledger.block import PROTOCOL_VERSION, Block, Header, compute_body_hash
+from ledger.block import PROTOCOL_VERSIONS, Block, Header, compute_body_hash
 from ledger.certificate import Certificate, SignatureCheck, VoteKind, verify_certificate
 from ledger.chain_view import ChainView
 from ledger.consensus_rows import ConsensusRows
@@ -39,6 +39,7 @@ from ledger.state.top import choose_levels
 from ledger.store import Batch, Store
 from ledger.tx import Tx
 from ledger.tx_result import BLOCK_RESULT_ID, TxResult
+from ledger.upgrade import UpgradeNeeded, UpgradeState, read_upgrade_state
 from ledger.validator_rows import (
     LAST_KEY,
     LEADERS_KEY,
@@ -99,8 +100,10 @@ class Chain:
         executor: Executor,
         audit_log: AuditLog,
         commit_rows: CommitRows | None,
+        protocol_versions: Collection[int],
     ) -> None:
         self.genesis = genesis
+        self.protocol_versions = frozenset(protocol_versions)
         self.tree = tree
         self.executor = executor
         self._store = store
@@ -130,6 +133,7 @@ class Chain:
         self.validators: ValidatorSet
         self.next_validators: ValidatorSet
         self.leaders: ValidatorSet
+        self.upgrades: UpgradeState
         self._follow_rows()
 
     @classmethod
@@ -141,8 +145,10 @@ class Chain:
         audit_log: AuditLog,
         commit_rows: CommitRows | None = None,
         modules: Sequence[BlockModule] = (),
+        protocol_versions: Collection[int] = PROTOCOL_VERSIONS,
     ) -> Chain:
         """Start an empty store at height 0 in one synced batch, or load what it holds.
+        `protocol_versions` are those that `handlers` and `modules` can execute.
 
         Raises InvalidInputError for a store of another genesis, DurabilityError.
         """
@@ -157,7 +163,7 @@ class Chain:
             _write_genesis(store, genesis)
         tree = StateTree.open(store)
         executor = Executor(genesis.chain_id, handlers, audit_log, modules)
-        return cls(store, genesis, tree, executor, audit_log, commit_rows)
+        return cls(store, genesis, tree, executor, audit_log, commit_rows, protocol_versions)
 
     # --- the tip ---
 
@@ -179,6 +185,24 @@ class Chain:
         """What picks the leaders of height + 1 (32 B): the beacon after the tip."""
         return _need_row(self.tree, BEACON_KEY)
 
+    @property
+    def next_protocol_version(self) -> int:
+        """What the header of height + 1 carries."""
+        return self.upgrades.at(self.height + 1).version
+
+    def upgrade_needed(self) -> UpgradeNeeded | None:
+        """Why this software can not go past the tip; None if it can."""
+        upgrade = self.upgrades.at(self.height + 1)
+        if upgrade.version in self.protocol_versions:
+            return None
+        return UpgradeNeeded(self.height + 1, upgrade, self.protocol_versions)
+
+    def _require_known_version(self) -> None:
+        """Raises UpgradeNeeded."""
+        needed = self.upgrade_needed()
+        if needed is not None:
+            raise needed
+
     def account(self, account_id: bytes) -> Account:
         """At the tip."""
         return read_account(self.tree, account_id)
@@ -196,13 +220,14 @@ class Chain:
         """A block for height + 1 of those `candidates` that are admissible, in order, within the
         limits. Its time is `time_ms`, or 1 ms after the parent's if that is later.
 
-        Raises InvalidInputError if a block module refuses `facts`.
+        Raises InvalidInputError if a block module refuses `facts`, UpgradeNeeded.
         """
+        self._require_known_version()
         time_ms = max(time_ms, self.head_time_ms + 1)
         execution = self._execute(time_ms, facts, candidates, skip_inadmissible=True)
         included = execution.included
         header = Header(
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=self.next_protocol_version,
             chain_id=self.chain_id,
             height=self.height + 1,
             time_ms=time_ms,
@@ -259,8 +284,9 @@ class Chain:
 
         `txs` are the block's, decoded, signatures verified by the caller. `now_ms` None: a
         re-proposal, for which the time window does not count. Raises BlockTooEarly, and then the
-        same block may be judged again later.
+        same block may be judged again later. Raises UpgradeNeeded, and then no block can be judged.
         """
+        self._require_known_version()
         self._check_header(block.header)
         self._check_body(block, txs)
         if now_ms is not None and block.header.time_ms > now_ms + self.params.time_ahead_max_ms:
@@ -271,7 +297,7 @@ class Chain:
 
     def _check_header(self, header: Header) -> None:
         for what, expected, got in (
-            ("protocol version", PROTOCOL_VERSION, header.protocol_version),
+            ("protocol version", self.next_protocol_version, header.protocol_version),
             ("chain id", self.chain_id, header.chain_id),
             ("height", self.height + 1, header.height),
             ("parent", self.head_hash, header.parent_hash),
@@ -413,7 +439,9 @@ class Chain:
         self._follow_rows()
 
     def _follow_rows(self) -> None:
-        """Decode what the tip says of parameters and validator sets, if it changed."""
+        """Decode what the tip says of upgrades, and of parameters and validator sets if it
+        changed."""
+        self.upgrades = read_upgrade_state(self.tree)
         for key in (PARAMS_KEY, LAST_KEY, SET_KEY, NEXT_KEY, LEADERS_KEY):
             row = _need_row(self.tree, key)
             if row == self._rows.get(key):

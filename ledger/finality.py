@@ -30,11 +30,11 @@ header that named it; `ledger.light` judges that, because it needs a clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ledger import codec
-from ledger.block import PROTOCOL_VERSION, Header
+from ledger.block import PROTOCOL_VERSIONS, Header
 from ledger.certificate import Certificate, SignatureCheck, VoteKind, verify_certificate
 from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError
@@ -121,16 +121,19 @@ def verify_final_header(
     chain_id: str,
     trusted: ValidatorSet | None = None,
     is_valid: SignatureCheck = is_valid_signature,
+    *,
+    versions: Collection[int] = PROTOCOL_VERSIONS,
 ) -> None:
     """Check that `certificate` finalizes exactly `header` under `validators`, and with `trusted`
-    that its signers hold more than 1/3 of that set's power as well.
+    that its signers hold more than 1/3 of that set's power as well. `versions`: the protocol
+    versions that the caller speaks.
 
     Raises InvalidInputError naming the first thing that is wrong.
     """
-    if header.protocol_version != PROTOCOL_VERSION:
+    if header.protocol_version not in versions:
         raise UnknownVersionError(
             "header is of another protocol version",
-            expected=str(PROTOCOL_VERSION),
+            expected=" | ".join(map(str, sorted(versions))),
             got=str(header.protocol_version),
         )
     if header.chain_id != chain_id:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ledger import codec
 from ledger.accounts import StateReader, credit, encode_account_id
 from ledger.execution import ExecutionContext, TxFailure
+from ledger.governance_rows import take_leaving_shares
 from ledger.params import PPM
 from ledger.pools import BONDED_KEY, REWARDS_KEY, add_to_pool, burn
 from ledger.staking_candidates import put_validator
@@ -182,8 +183,9 @@ def take_under_hops(stake: Stake, shares: int) -> tuple[Stake, list[tuple[Hop, i
 
 
 def close_stake(context: ExecutionContext, stake: Stake) -> None:
-    """Write validator and delegation."""
+    """Write validator and delegation; open votes hold no more shares than there are now."""
     state = context.state
+    take_leaving_shares(state, stake.operator, stake.delegator, stake.delegation.shares)
     put_validator(state, stake.operator, stake.record, stake.before)
     key = delegation_key(stake.operator, stake.delegator)
     if stake.delegation.shares:

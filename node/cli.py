@@ -1,7 +1,8 @@
 """`zynk`: the command line.
 
 Exit codes: 0 done; 1 a check failed or the network refused; 2 wrong usage or a missing file;
-3 no answer from the node; 4 a write failed; 5 a light client found an attack; 130 interrupted.
+3 no answer from the node; 4 a write failed; 5 a light client found an attack; 6 the node must be
+upgraded; 130 interrupted.
 Every command takes `--json`: one JSON object on the last line of standard output.
 """
 
@@ -13,6 +14,7 @@ import sys
 import click
 
 from ledger.errors import DurabilityError, UsageError, ZynkError
+from ledger.upgrade import UpgradeNeeded
 from node import (
     cli_audit,
     cli_bench,
@@ -34,6 +36,7 @@ EXIT_USAGE = 2
 EXIT_NO_ANSWER = 3
 EXIT_DURABILITY = 4
 EXIT_ATTACK = 5
+EXIT_UPGRADE = 6
 EXIT_INTERRUPTED = 130
 
 
@@ -85,6 +88,9 @@ def main() -> None:
     except DurabilityError as error:
         print_error(error)
         sys.exit(EXIT_DURABILITY)
+    except UpgradeNeeded as error:
+        print_error(error)
+        sys.exit(EXIT_UPGRADE)
     except UsageError as error:
         print_error(error)
         sys.exit(EXIT_USAGE)

@@ -5,6 +5,9 @@
 Start order: store and chain (a bad disk ends the start with a clear message), guard, p2p process,
 consensus, RPC, ready file. Whatever a peer or client sends is caught at its edge, counted, and
 never ends the process.
+
+A chain that goes on in a protocol version that this software does not speak ends it: at the last
+height before, with everything written, after some seconds in which slower peers get that height.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import structlog
@@ -26,7 +29,7 @@ from consensus.core import Core
 from consensus.fork_proof import ForkProof
 from consensus.timing import Timing
 from genesis.document import GenesisDocument
-from ledger.block import PROTOCOL_VERSION
+from ledger.block import PROTOCOL_VERSION, PROTOCOL_VERSIONS
 from ledger.chain import Commit
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
 from ledger.execution import BlockFacts
@@ -57,6 +60,8 @@ STORE_FOLDER = "chain"
 AUDIT_FOLDER = "audit"
 SILENT_WITH_WORK_S = 5.0
 SILENT_IDLE_S = 3.0
+UPGRADE_LINGER_S = 5.0
+"""How long a node that must be upgraded still brings slower peers to its last height."""
 
 log = structlog.get_logger("node")
 
@@ -64,8 +69,17 @@ log = structlog.get_logger("node")
 class Node:
     """One node; `start`, then `stop`. `config.home` holds everything it keeps."""
 
-    def __init__(self, config: cfg.NodeConfig, *, passphrase: str | None = None) -> None:
+    def __init__(
+        self,
+        config: cfg.NodeConfig,
+        *,
+        passphrase: str | None = None,
+        protocol_versions: Collection[int] = PROTOCOL_VERSIONS,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self.config = config
+        self._protocol_versions = protocol_versions
+        self._on_end = on_end
         self.started_at = time.time()
         self.is_stopping = False
         self._passphrase = passphrase
@@ -74,12 +88,19 @@ class Node:
     # --- life ---
 
     async def start(self) -> None:
-        """Raises UsageError, InvalidInputError or DurabilityError with what to do."""
+        """Raises UsageError (UpgradeNeeded), InvalidInputError or DurabilityError with what to
+        do."""
         home = self.config.home
         document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
         self.genesis = document.to_state()
         self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
-        self.chain = open_chain(self.store, self.genesis, commit_rows)
+        self.chain = open_chain(
+            self.store, self.genesis, commit_rows, protocol_versions=self._protocol_versions
+        )
+        needed = self.chain.upgrade_needed()
+        if needed is not None:
+            self.store.close()
+            raise needed
         self.log_tree = LogTree(self.store)
         gc.collect()
         gc.freeze()
@@ -302,6 +323,8 @@ class Node:
                 follow(commit)
             except Exception:  # the height is final; whoever follows it must not hold it up
                 log.exception("a follower of the chain failed", height=commit.height)
+        if self.chain.upgrade_needed():
+            asyncio.get_running_loop().call_later(UPGRADE_LINGER_S, self._on_end)
 
     def _publish(self, commit: Commit) -> None:
         self.rpc.publish_block(
@@ -347,20 +370,29 @@ def _no_facts(_: int) -> BlockFacts:
     raise UsageError("a node without a validator key builds no blocks")
 
 
-async def run_node(config: cfg.NodeConfig, *, passphrase: str | None = None) -> None:
-    """Start a node and run it until SIGINT or SIGTERM."""
+async def run_node(
+    config: cfg.NodeConfig,
+    *,
+    passphrase: str | None = None,
+    protocol_versions: Collection[int] = PROTOCOL_VERSIONS,
+) -> None:
+    """Start a node and run it until SIGINT or SIGTERM. Raises UpgradeNeeded when the chain goes on
+    in a protocol version that is not among `protocol_versions`; the node has stopped by then."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     loop.set_exception_handler(_log_stray_exception)
-    node = Node(config, passphrase=passphrase)
+    node = Node(config, passphrase=passphrase, protocol_versions=protocol_versions, on_end=stop.set)
     await node.start()
     try:
         await stop.wait()
     finally:
         with contextlib.suppress(ZynkError):
             await node.stop()
+    needed = node.chain.upgrade_needed()
+    if needed is not None:
+        raise needed
 
 
 def _log_stray_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

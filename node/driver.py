@@ -3,7 +3,8 @@
 One step at a time, on the event loop. A `Persist` is synced before any later effect of its step:
 blocks and certificates in LevelDB first, then the sign guard (its sync costs a fraction of a
 millisecond on a local disk; see docs/adr/0007). If a write fails the driver stops for good: no vote
-leaves, nothing is announced, reads go on being served, and `stop_reason` says why.
+leaves, nothing is announced, reads go on being served, and `stop_reason` says why. At a height that
+needs newer software no height begins any more, but peers are still helped to the last one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ledger.chain import BlockTooEarly, Chain, Commit
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
 from ledger.execution import BlockFacts, HandlerError
 from ledger.tx import Tx
+from ledger.upgrade import UpgradeNeeded
 from node import wire
 from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
@@ -68,6 +70,7 @@ class ConsensusDriver:
     ) -> None:
         self.core = core
         self.stop_reason: str | None = None
+        self._is_stopped = False
         self.nullified_views_total = 0
         self.evidence_total = 0
         self.failures_total = 0
@@ -98,6 +101,10 @@ class ConsensusDriver:
     def start_height(self) -> None:
         """Begin the height after the chain's tip, with whatever is stored for it. Raises
         DurabilityError if the stored records can not be read."""
+        needed = self._chain.upgrade_needed()
+        if needed is not None:
+            self._end_before(needed)
+            return
         height = self._chain.height + 1
         if height == self.core.height:
             return  # at work on it: beginning anew would forget the others' votes and the timer
@@ -122,6 +129,17 @@ class ConsensusDriver:
         # A new chain makes its first block at once; peers may have come up before this call.
         if len(self._txpool.mempool) or (height == 1 and self._link.peers()):
             self.feed(inputs.Awake())
+
+    def _end_before(self, needed: UpgradeNeeded) -> None:
+        """No height begins any more. A core at the last one stays there: it has nothing to vote
+        on, and whoever lacks that height gets it."""
+        if self.stop_reason is not None:
+            return
+        if self.core.height != self._chain.height:
+            self.stop(str(needed))
+            return
+        self.stop_reason = str(needed)
+        log.error("consensus stopped", reason=self.stop_reason)
 
     def wake(self) -> None:
         """A tx is pending."""
@@ -207,17 +225,12 @@ class ConsensusDriver:
         self.last_failure = what
         log.exception(what, **details)
 
-    @property
-    def _is_stopped(self) -> bool:
-        """After a fork the core still trades certificates with its peers, so that each proof names
-        the guilty; it signs and finalises nothing."""
-        return self.stop_reason is not None and not self._is_forked
-
     def stop(self, reason: str) -> None:
         """Stop for good; the node goes on serving reads."""
         if self._is_stopped:
             return
         self._is_forked = False
+        self._is_stopped = True
         self.stop_reason = self.stop_reason or reason
         self._inputs.clear()
         for timer in self._timers.values():
@@ -324,7 +337,9 @@ class ConsensusDriver:
         self.stop(effect.reason)  # also if saving the proof fails
         if effect.fork_proof is not None:
             self._on_fork(effect.fork_proof)
-            self._is_forked = True
+            # The core still trades certificates with its peers, so that each proof names the
+            # guilty; it signs and finalises nothing.
+            self._is_forked, self._is_stopped = True, False
 
     def _set_timer(self, timer: inputs.TimerId, delay_ms: int) -> None:
         running = self._timers.pop(timer, None)

@@ -3,6 +3,8 @@ benchmarks."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from audit.anchor import AnchorHandler
 from audit.frontier import FrontierLog
 from audit.stream import StreamHandler
@@ -12,12 +14,16 @@ from consensus.liveness import LivenessModule
 from did.authority import DidControlAuthority
 from did.handler import DidHandler
 from ledger.accounts import TransferHandler
+from ledger.block import PROTOCOL_VERSIONS
 from ledger.chain import Chain, CommitRows
 from ledger.execution import AuditLog, BlockModule, TxHandler
 from ledger.genesis_state import GenesisState
+from ledger.governance import GovernanceModule, governance_handlers
+from ledger.staking_candidates import touch_candidates
 from ledger.staking_handlers import stake_handlers
 from ledger.staking_module import StakingModule
 from ledger.store import Store
+from ledger.upgrade import UpgradeModule
 
 AUDIT_LOG: AuditLog = FrontierLog()
 
@@ -30,15 +36,40 @@ def build_handlers(chain_id: str) -> dict[str, TxHandler]:
         StreamHandler(DidControlAuthority()),
         AnchorHandler(),
     ]
-    return {handler.type: handler for handler in handlers} | stake_handlers(chain_id)
+    return {
+        **{handler.type: handler for handler in handlers},
+        **stake_handlers(chain_id),
+        **governance_handlers(),
+    }
 
 
 def build_modules() -> tuple[BlockModule, ...]:
     """Block modules, in their order (docs/adr/0008-proof-of-stake.md)."""
-    return (BeaconModule(), AccountabilityModule(), LivenessModule(), StakingModule())
+    return (
+        UpgradeModule(),
+        BeaconModule(),
+        AccountabilityModule(),
+        LivenessModule(),
+        StakingModule(),
+        GovernanceModule(on_params_changed=touch_candidates),
+    )
 
 
-def open_chain(store: Store, genesis: GenesisState, commit_rows: CommitRows | None = None) -> Chain:
+def open_chain(
+    store: Store,
+    genesis: GenesisState,
+    commit_rows: CommitRows | None = None,
+    *,
+    protocol_versions: Collection[int] = PROTOCOL_VERSIONS,
+) -> Chain:
     """A chain that executes all of it. Raises as `Chain.open`."""
     handlers = build_handlers(genesis.chain_id)
-    return Chain.open(store, genesis, handlers, AUDIT_LOG, commit_rows, build_modules())
+    return Chain.open(
+        store,
+        genesis,
+        handlers,
+        AUDIT_LOG,
+        commit_rows,
+        build_modules(),
+        protocol_versions=protocol_versions,
+    )

@@ -35,7 +35,7 @@ _TRUST_POINT_MEMBERS = {"type", "chain_id", "height", "header_hash"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustRoot:
-    """The first trust. `point` is None for a trust point file: its header is still to be fetched."""
+    """The first trust. `point` is None for a trust point file: its header is to be fetched."""
 
     chain_id: str
     root: bytes

@@ -102,7 +102,7 @@ class BlockSync:
         if self._loop.time() < self._faults.get(peer, (0, 0.0))[1]:
             return
         self._tips[peer] = max(height, self._tips.get(peer, 0))
-        if height > self._chain.height + SYNC_GAP_HEIGHTS:
+        if height > self._chain.height + SYNC_GAP_HEIGHTS and not self._chain.upgrade_needed():
             self.start()
 
     def start(self) -> None:
@@ -129,7 +129,7 @@ class BlockSync:
     async def _run(self) -> None:
         began, height_began, logged = self._loop.time(), self._chain.height, 0.0
         log.info("behind the network", height=height_began, target=self.progress.target_height)
-        while (peer := self._pick_peer()) is not None:
+        while not self._chain.upgrade_needed() and (peer := self._pick_peer()) is not None:
             try:
                 height = self._chain.height
                 answer = await self._request(peer)
@@ -201,13 +201,19 @@ class BlockSync:
             block = Block.decode(block_bytes)
             if block.height <= self._chain.height:
                 continue  # consensus was faster
+            if self._chain.upgrade_needed():
+                return  # the rest is for newer software, and no fault of the peer
             certificate = Certificate.decode(certificate_bytes)
             if block.height != self._chain.height + 1:
                 raise InvalidInputError(
                     "range has a gap", expected=str(self._chain.height + 1), got=str(block.height)
                 )
             verify_final_header(
-                block.header, certificate, self._chain.validators, self._chain.chain_id
+                block.header,
+                certificate,
+                self._chain.validators,
+                self._chain.chain_id,
+                versions=self._chain.protocol_versions,
             )
             txs = await self.txpool.verified_txs(block.txs)
             if block.height != self._chain.height + 1:

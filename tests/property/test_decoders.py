@@ -17,6 +17,30 @@ from ledger.block import BLOCK_BYTES_MAX, HEADER_BYTES_MAX, Block, Header
 from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate, VoteKind
 from ledger.errors import InvalidInputError
 from ledger.finality import FINALITY_PROOF_BYTES_MAX, FinalityProof, Handoff
+from ledger.governance_proposal import (
+    PROPOSAL_BYTES_MAX,
+    PROPOSE_BYTES_MAX,
+    VOTE_BODY_BYTES_MAX,
+    CancelChange,
+    Change,
+    Choice,
+    ParamsChange,
+    Proposal,
+    ProposeBody,
+    Status,
+    Tally,
+    UpgradeChange,
+    VoteBody,
+)
+from ledger.governance_rows import (
+    SLOTS_BYTES_MAX,
+    VALIDATOR_VOTES_BYTES_MAX,
+    VOTE_BYTES_MAX,
+    OpenProposal,
+    Slots,
+    ValidatorVotes,
+    Vote,
+)
 from ledger.params import PARAMS_BYTES_MAX, ChainParams
 from ledger.staking_record import VALIDATOR_BYTES_MAX, SlashEvent, ValidatorRecord
 from ledger.staking_rows import (
@@ -37,6 +61,7 @@ from ledger.staking_rows import (
 from ledger.store import MemoryStore
 from ledger.tx import TX_BYTES_MAX, Tx
 from ledger.tx_result import TxResult
+from ledger.upgrade import UPGRADE_BYTES_MAX, Upgrade, UpgradeState
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
 from tests.property.campaign import examples
 from tests.unit.chain_fixture import (
@@ -171,7 +196,56 @@ def _staking_decoders() -> dict[str, Decoder]:
     }
 
 
-DECODERS = _decoders() | _staking_decoders()
+def _governance_decoders() -> dict[str, Decoder]:
+    upgrade = Upgrade(height=10**6, version=3, info="install 2.0")
+    bodies: dict[str, Change] = {
+        "params": ParamsChange(values=(("fee_base", 5), ("gov_deposit", 10**9))),
+        "upgrade": UpgradeChange(upgrade=upgrade),
+        "cancel": CancelChange(height=10**6),
+    }
+    found = {}
+    for name, change in bodies.items():
+        body = ProposeBody(title="A title", summary="Why\nand how", change=change)
+        proposal = Proposal(
+            id=7,
+            proposer=b"\1" * 32,
+            deposit=10**9,
+            body=body,
+            opened_height=5,
+            opened_ms=10**12,
+            end_ms=10**12 + 5,
+            status=Status.FAILED,
+            closed_height=9,
+            code="gov/bad-params",
+            tally=Tally(1, 2**40, 0, 2**63),
+        )
+        found[f"{name} body"] = Decoder(
+            ProposeBody.decode, lambda b: b.encode(), PROPOSE_BYTES_MAX, body.encode()
+        )
+        found[f"{name} proposal"] = Decoder(
+            Proposal.decode, lambda p: p.encode(), PROPOSAL_BYTES_MAX, proposal.encode()
+        )
+    slots = Slots(last_id=9, slots=(OpenProposal(8, 10**12), None, OpenProposal(9, 2**63)))
+    votes = ValidatorVotes(proposal_id=9, choice=Choice.NO, shares=(1, 2**40, 2**63))
+    vote = Vote(proposal_id=9, choice=Choice.YES, shares=2**63)
+    ballot = VoteBody(proposal_id=9, operator=b"\1" * 32, choice=Choice.ABSTAIN)
+    upgrades = UpgradeState(current=upgrade, scheduled=upgrade)
+    return found | {
+        "slots": Decoder(Slots.decode, lambda s: s.encode(), SLOTS_BYTES_MAX, slots.encode()),
+        "validator votes": Decoder(
+            ValidatorVotes.decode, lambda v: v.encode(), VALIDATOR_VOTES_BYTES_MAX, votes.encode()
+        ),
+        "vote": Decoder(Vote.decode, lambda v: v.encode(), VOTE_BYTES_MAX, vote.encode()),
+        "vote body": Decoder(
+            VoteBody.decode, lambda b: b.encode(), VOTE_BODY_BYTES_MAX, ballot.encode()
+        ),
+        "upgrades": Decoder(
+            UpgradeState.decode, lambda u: u.encode(), UPGRADE_BYTES_MAX, upgrades.encode()
+        ),
+    }
+
+
+DECODERS = _decoders() | _staking_decoders() | _governance_decoders()
 NAMES = pytest.mark.parametrize("name", DECODERS)
 
 
