@@ -28,7 +28,7 @@ from ledger.tx import Tx
 from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
-from node import api_stake
+from node import api_gov, api_stake
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
 from rpc.metrics import MetricValue
@@ -407,6 +407,12 @@ class Api:
 
     async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
         return api_stake.unbonding_json(self._view(None), account, cursor, limit)
+
+    async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
+        return api_gov.proposals_json(self._view(None), cursor, limit)
+
+    async def gov_proposal(self, proposal: int) -> JsonObject:
+        return api_gov.one_proposal_json(self._view(None), proposal)
 
     # --- shared ---
 

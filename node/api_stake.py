@@ -86,7 +86,7 @@ def validator_json(
             "slashed_height": slash.slashed_height,
             "ppm": slash.ppm,
         },
-        **_row(view, validator_key(operator)),
+        **proven_row(view, validator_key(operator)),
     }
 
 
@@ -151,7 +151,7 @@ def _delegation_json(
             {"source": h.source.hex(), "until_ms": h.until_ms, "shares": str(h.shares)}
             for h in delegation.hops
         ],
-        **_row(view, delegation_key(operator, delegator)),
+        **proven_row(view, delegation_key(operator, delegator)),
     }
 
 
@@ -183,7 +183,7 @@ def _entry_json(view: ProvenView, seq: int, entry: UnbondingEntry) -> dict[str, 
         "validator": entry.operator.hex(),
         "amount": str(compute_released(view, entry)),
         "due_ms": entry.due_ms,
-        **_row(view, unbonding_key(seq)),
+        **proven_row(view, unbonding_key(seq)),
     }
 
 
@@ -207,7 +207,8 @@ def _self_bond(view: ProvenView, operator: bytes, record: ValidatorRecord) -> in
     return 0 if own is None else tokens_of_shares(record, own.shares)
 
 
-def _row(view: ProvenView, key: bytes) -> dict[str, object]:
+def proven_row(view: ProvenView, key: bytes) -> dict[str, object]:
+    """The `row` member of an item: state key, value and proof."""
     value, state_proof = view.prove(key)
     return {
         "row": {

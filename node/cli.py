@@ -20,6 +20,7 @@ from node import (
     cli_bench,
     cli_did,
     cli_genesis,
+    cli_gov,
     cli_keys,
     cli_light,
     cli_network,
@@ -57,6 +58,7 @@ cli.add_command(cli_genesis.genesis)
 cli.add_command(cli_keys.keys)
 cli.add_command(cli_tx.tx)
 cli.add_command(cli_validator.OPERATOR_COMMANDS)
+cli.add_command(cli_gov.gov)
 cli.add_command(cli_did.did)
 cli.add_command(cli_audit.audit)
 cli.add_command(cli_light.light)

@@ -431,6 +431,12 @@ class LightApi:
     ) -> JsonObject:
         _refuse("stake_delegations")
 
+    async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
+        _refuse("gov_proposals")
+
+    async def gov_proposal(self, proposal: int) -> JsonObject:
+        _refuse("gov_proposal")
+
     async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
         _refuse("stake_unbonding")
 

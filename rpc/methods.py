@@ -530,6 +530,51 @@ _STAKE = (
     ),
 )
 
+_PROPOSAL = record(
+    id=COUNT,
+    proposer=HEX,
+    deposit=AMOUNT,
+    title=TEXT,
+    summary=TEXT,
+    change=ANY_OBJECT,
+    status={"type": "string", "enum": ["open", "passed", "rejected", "no_quorum", "failed"]},
+    code=TEXT,
+    opened_height=COUNT,
+    end_ms=COUNT,
+    closed_height=COUNT,
+    yes=AMOUNT,
+    no=AMOUNT,
+    abstain=AMOUNT,
+    bonded=AMOUNT,
+    row=_ROW,
+)
+_GOVERNANCE = (
+    Method(
+        name="gov_proposals",
+        summary="Proposals, newest first, with their tallies; each with its state row, proven.",
+        bind=lambda api: api.gov_proposals,
+        params=(_CURSOR, _LIMIT),
+        result=record(
+            height=COUNT, proposals=array(_PROPOSAL), next_cursor=_NEXT_CURSOR, finality=BLOB
+        ),
+    ),
+    Method(
+        name="gov_proposal",
+        summary="One proposal: what it changes, and its tally so far; proven.",
+        bind=lambda api: api.gov_proposal,
+        params=(
+            Param(
+                name="proposal",
+                kind=integer(1, 2**53 - 1),
+                description="Its id.",
+                required=True,
+            ),
+        ),
+        result=_PROPOSAL,
+        errors=(RpcCode.NOT_FOUND,),
+    ),
+)
+
 METHODS: tuple[Method, ...] = (
     *_NODE,
     *_CHAIN,
@@ -537,4 +582,5 @@ METHODS: tuple[Method, ...] = (
     *_DID_METHODS,
     *_AUDIT,
     *_STAKE,
+    *_GOVERNANCE,
 )

@@ -51,6 +51,17 @@ VALIDATOR_ANSWER: JsonObject = {
 }
 
 
+PROPOSAL_ANSWER: JsonObject = {
+    **dict.fromkeys(("deposit", "yes", "no", "abstain", "bonded"), "1"),
+    **dict.fromkeys(("id", "opened_height", "end_ms", "closed_height"), 1),
+    **dict.fromkeys(("title", "summary", "code"), "t"),
+    "proposer": H,
+    "change": {"params": {"fee_base": 1}},
+    "status": "open",
+    "row": ROW,
+}
+
+
 class FakeNodeApi:
     """Finalises nothing by itself; `final` holds ids that count as final."""
 
@@ -236,6 +247,17 @@ class FakeNodeApi:
         bonds = [{"delegator": H, "validator": H, **amounts, "row": ROW}]
         return {"height": 7, "delegations": bonds, "next_cursor": None, "finality": "AA"}
 
+    async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
+        return {
+            "height": 7,
+            "proposals": [PROPOSAL_ANSWER],
+            "next_cursor": None,
+            "finality": "AA",
+        }
+
+    async def gov_proposal(self, proposal: int) -> JsonObject:
+        return PROPOSAL_ANSWER
+
     async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
         entry = {"seq": 1, "delegator": H, "validator": H, "amount": "5", "due_ms": 9, "row": ROW}
         return {"height": 7, "entries": [entry], "next_cursor": None, "finality": "AA"}
@@ -262,7 +284,7 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
     "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
-    "operator": H, "validator": H,
+    "operator": H, "validator": H, "proposal": 1,
     "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
 }  # fmt: skip
 
