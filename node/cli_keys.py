@@ -15,12 +15,15 @@ from typing import IO
 
 import click
 
+from genesis.document import GenesisDocument
 from ledger.accounts import decode_account_id, encode_account_id
 from ledger.ed25519 import KeyPair
 from ledger.errors import DurabilityError, UsageError
-from node.cli_node import ask_passphrase
+from node import config as cfg
+from node.cli_node import ask_passphrase, home_option
 from node.cli_output import json_option, read_option, show
 from node.files import sync_folder
+from node.home import create_next_keys, finish_rotation
 from node.keys import (
     KEY_FILE_BYTES_MAX,
     generate_key,
@@ -101,6 +104,28 @@ def keys_decrypt(path: Path, as_json: bool) -> None:
     key = load_key_file(path)
     _replace_key(path, key, None)
     _show_key(path, key.public_key, False, as_json)
+
+
+@keys.command("rotate")
+@home_option
+@click.option("--finish", is_flag=True, help="Let go of the old keys (the node is stopped).")
+@json_option
+def keys_rotate(home: Path, finish: bool, as_json: bool) -> None:
+    """Make the next voting and VRF key of a home, with a sign guard. `zynk stake rotate` tells the
+    chain; the running node goes over to them by itself, at the heights at which they count."""
+    if finish:
+        moved = finish_rotation(home)
+        show(as_json, {"home": str(home), "moved": moved}, [("in place", ", ".join(moved))])
+        return
+    document = GenesisDocument.parse_draft((home / cfg.GENESIS_FILE).read_bytes())
+    passphrase = None
+    if is_encrypted(home / cfg.VALIDATOR_KEY_FILE):
+        passphrase = ask_passphrase(home / cfg.VALIDATOR_KEY_FILE)
+        load_key(home / cfg.VALIDATOR_KEY_FILE, passphrase)
+    consensus, vrf = create_next_keys(home, document.chain_id, passphrase)
+    data = {"home": str(home), "consensus": str(consensus), "vrf": str(vrf)}
+    tell = f"zynk stake rotate --key OPERATOR --consensus {consensus} --vrf {vrf}"
+    show(as_json, data, [("vote key", consensus), ("VRF key", vrf), ("next", tell)])
 
 
 @keys.command("words")

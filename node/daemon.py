@@ -49,7 +49,7 @@ from node.offences import Offences
 from node.signature_pool import SignaturePool
 from node.sync import BlockSync
 from node.txpool import TxPool
-from node.voting import VotingKey, open_voting_key
+from node.voting import VotingKey, VrfSeeds, is_next_key_due, open_voting_key
 from p2p.config import P2PConfig
 from p2p.link import P2PLink
 from rpc.api import BlockEvent, TxOutcome
@@ -230,7 +230,7 @@ class Node:
 
     # --- wiring ---
 
-    def _new_driver(self) -> ConsensusDriver:
+    def _new_core(self) -> Core:
         settings = self.config.consensus
         core = Core(
             chain_id=self.chain.chain_id,
@@ -248,6 +248,10 @@ class Node:
             ),
         )
         self.chain.signature_check = core.signature_check
+        return core
+
+    def _new_driver(self) -> ConsensusDriver:
+        core = self._new_core()
         return ConsensusDriver(
             chain=self.chain,
             core=core,
@@ -267,15 +271,27 @@ class Node:
         key = self.voting.public_key
         if key is None:
             return _no_facts
-        path = self.config.home / cfg.VRF_KEY_FILE
         maker = BlockFactsMaker(
             chain=self.chain,
             core=core,
             evidence=self.evidence,
             proposer=key,
-            vrf_seed=load_key(path, self._passphrase).seed,
+            vrf_seeds=VrfSeeds(self.config.home, self._passphrase),
         )
         return maker.make
+
+    def _follow_rotation(self, _: Commit) -> None:
+        """Once the set of the next height names the next key instead, that one votes."""
+        key = self.voting.public_key
+        if key is None or key in self.chain.validators:
+            return
+        if not is_next_key_due(self.config.home, self.chain):
+            return
+        self.voting.close()
+        self.voting = open_voting_key(self.config.home, self.chain, self.store, self._passphrase)
+        core = self._new_core()
+        self.driver.change_core(core, self._facts_maker(core), self.voting.guard)
+        log.info("the next key votes from here on", voting=self.voting.reason or "yes")
 
     def _spread_evidence(self, peer: str | None, payload: bytes) -> None:
         if peer is None:
@@ -318,7 +334,13 @@ class Node:
 
     def _on_commit(self, commit: Commit) -> None:
         self._committed_at = time.monotonic()
-        for follow in (self.txpool.on_commit, self.anchoring.on_commit, self._publish):
+        follow_all = (
+            self._follow_rotation,
+            self.txpool.on_commit,
+            self.anchoring.on_commit,
+            self._publish,
+        )
+        for follow in follow_all:
             try:
                 follow(commit)
             except Exception:  # the height is final; whoever follows it must not hold it up

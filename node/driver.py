@@ -130,6 +130,15 @@ class ConsensusDriver:
         if len(self._txpool.mempool) or (height == 1 and self._link.peers()):
             self.feed(inputs.Awake())
 
+    def change_core(
+        self, core: Core, make_facts: Callable[[int], BlockFacts], guard: GuardFile | None
+    ) -> None:
+        """Go on under another key, between a commit and the start of the next height."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self.core, self._make_facts, self._guard = core, make_facts, guard
+
     def _end_before(self, needed: UpgradeNeeded) -> None:
         """No height begins any more. A core at the last one stays there: it has nothing to vote
         on, and whoever lacks that height gets it."""
@@ -355,7 +364,10 @@ class ConsensusDriver:
     def _build(self, effect: fx.BuildBlock) -> None:
         block = None
         if effect.height == self._chain.height + 1:
-            block = self._build_around_bugs(effect.view)
+            try:
+                block = self._build_around_bugs(effect.view)
+            except UsageError:  # the operator's to mend; others lead on
+                self._note_failure("no block could be built", height=effect.height)
         self.feed(inputs.BlockBuilt(height=effect.height, view=effect.view, block=block))
 
     def _build_around_bugs(self, view: int) -> Block:

@@ -16,8 +16,9 @@ from ledger.ed25519 import KeyPair
 from ledger.errors import DurabilityError, UsageError
 from ledger.params import ChainParams
 from node import config as cfg
+from node.files import sync_folder
 from node.guard import GuardFile
-from node.keys import save_key
+from node.keys import generate_key, save_key
 
 
 def create_home(
@@ -57,6 +58,42 @@ def create_guard(home: Path, chain_id: str, public_key: bytes) -> None:
     path = home / cfg.GUARD_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     GuardFile.create(path, chain_id, public_key).close()
+
+
+def create_next_keys(home: Path, chain_id: str, passphrase: str | None) -> tuple[Path, Path]:
+    """Next voting key, its empty guard, and next VRF key. Raises UsageError if there are some."""
+    consensus, vrf = home / cfg.VALIDATOR_NEXT_KEY_FILE, home / cfg.VRF_NEXT_KEY_FILE
+    if consensus.exists() or vrf.exists():
+        raise UsageError(
+            "a rotation is under way", expected="zynk keys rotate --finish first", got=str(home)
+        )
+    key = generate_key()
+    # The guard first: a key without one would never vote.
+    GuardFile.create(home / cfg.GUARD_NEXT_FILE, chain_id, key.public_key).close()
+    save_key(consensus, key, passphrase)
+    save_key(vrf, generate_key(), passphrase)
+    return consensus, vrf
+
+
+def finish_rotation(home: Path) -> list[str]:
+    """Put the next keys and guard in the place of the old ones, which are kept under `.old`. The
+    node is stopped, and the chain knows the new keys. Raises UsageError if there are none."""
+    pairs = (
+        (cfg.GUARD_NEXT_FILE, cfg.GUARD_FILE),
+        (cfg.VALIDATOR_NEXT_KEY_FILE, cfg.VALIDATOR_KEY_FILE),
+        (cfg.VRF_NEXT_KEY_FILE, cfg.VRF_KEY_FILE),
+    )
+    present = [(home / next_, home / old) for next_, old in pairs if (home / next_).exists()]
+    if not present:
+        raise UsageError("no rotation is under way", got=str(home))
+    if (home / cfg.READY_FILE).exists():
+        raise UsageError("the node is running", expected="a stopped node", got=str(home))
+    for next_, old in present:
+        if old.exists():
+            old.replace(old.with_name(old.name + ".old"))
+        next_.replace(old)
+        sync_folder(old.parent)
+    return [str(old) for _, old in present]
 
 
 def create_network_homes(

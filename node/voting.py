@@ -2,6 +2,8 @@
 
 - No guard, no vote: a missing or torn guard file makes the node a follower that says so, because
   nobody can know any more what the key has signed.
+- After a rotation on chain (`zynk keys rotate`, `zynk stake rotate`) the next key votes, with a
+  guard of its own, from the height on at which the validator set names it.
 - A store that is new, or older than the guard, has lost the certificates and blocks that the
   guard's statements rest on: then the guard's floor becomes its highest (height, view), and nothing
   is signed at or below it, ever.
@@ -15,13 +17,14 @@ from pathlib import Path
 
 import structlog
 
+from ledger.accounts import encode_account_id
 from ledger.chain import Chain
 from ledger.ed25519 import KeyPair
-from ledger.errors import ZynkError
+from ledger.errors import UsageError, ZynkError
 from ledger.store import Batch, Store
 from node import config as cfg
 from node.guard import GuardFile
-from node.keys import load_key
+from node.keys import load_key, read_public_key
 
 SEEN_PREFIX = b"m/guard/"
 
@@ -54,7 +57,9 @@ class VotingKey:
 def open_voting_key(home: Path, chain: Chain, store: Store, passphrase: str | None) -> VotingKey:
     """Read key and guard. Raises UsageError for a key file that can not be read, DurabilityError
     if the floor can not be written; a bad guard is a reason not to vote, not an error."""
-    path = home / cfg.VALIDATOR_KEY_FILE
+    is_next = is_next_key_due(home, chain)
+    path = home / (cfg.VALIDATOR_NEXT_KEY_FILE if is_next else cfg.VALIDATOR_KEY_FILE)
+    guard_path = home / (cfg.GUARD_NEXT_FILE if is_next else cfg.GUARD_FILE)
     if not path.exists():
         return VotingKey(
             key=None, guard=None, reason="this is a full node: it has no validator key"
@@ -69,7 +74,7 @@ def open_voting_key(home: Path, chain: Chain, store: Store, passphrase: str | No
             f"{fork_proof}",
         )
     try:
-        guard = GuardFile.open(home / cfg.GUARD_FILE, chain.chain_id, key.public_key)
+        guard = GuardFile.open(guard_path, chain.chain_id, key.public_key)
     except ZynkError as error:
         log.error("the sign guard can not be used", error=str(error))
         return VotingKey(key=key, guard=None, reason=str(error))
@@ -79,6 +84,38 @@ def open_voting_key(home: Path, chain: Chain, store: Store, passphrase: str | No
         guard.close()
         raise
     return VotingKey(key=key, guard=guard, floor=guard.floor)
+
+
+def is_next_key_due(home: Path, chain: Chain) -> bool:
+    """True if there is a next voting key, and the set of the next height names it."""
+    path = home / cfg.VALIDATOR_NEXT_KEY_FILE
+    return path.exists() and read_public_key(path) in chain.validators
+
+
+class VrfSeeds:
+    """The secrets of the VRF keys in a home, by public key: the present one and the next."""
+
+    def __init__(self, home: Path, passphrase: str | None) -> None:
+        names = (cfg.VRF_KEY_FILE, cfg.VRF_NEXT_KEY_FILE, f"{cfg.VRF_KEY_FILE}.old")
+        self._paths = [home / name for name in names]
+        self._passphrase = passphrase
+        self._seeds: dict[bytes, bytes] = {}
+
+    def seed_of(self, public_key: bytes) -> bytes:
+        """The seed (32 B) of the key that the chain asks for. Raises UsageError if no file has
+        it."""
+        if public_key not in self._seeds:
+            for path in self._paths:
+                if path.exists():
+                    key = load_key(path, self._passphrase)
+                    self._seeds[key.public_key] = key.seed
+        if public_key not in self._seeds:
+            raise UsageError(
+                "no file has the VRF key that the chain knows for this validator",
+                expected=encode_account_id(public_key),
+                got=", ".join(str(path) for path in self._paths),
+            )
+        return self._seeds[public_key]
 
 
 def _keep_floor(chain: Chain, store: Store, public_key: bytes, guard: GuardFile) -> None:
