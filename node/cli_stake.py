@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import click
 
 from ledger.accounts import encode_account_id
 from ledger.codec import U64_MAX
-from ledger.errors import UsageError
+from ledger.errors import UsageError, ZynkError
 from ledger.staking_messages import AmountBody, RedelegateBody, SettleBody, WithdrawBody
 from ledger.tx import Message
 from node.cli_keys import load_key_file, read_account_text
@@ -22,6 +24,8 @@ from rpc.client import RpcClient
 PAGE = 1000
 WAIT_MS = 30_000
 UZYNK = 1_000_000
+POLL_S = 0.25
+STATUSES = ("active", "standby", "jailed", "may-unjail", "tombstoned", "retired")
 
 amount_option = click.option(
     "--amount", type=click.IntRange(1, U64_MAX), help="How much, in uzynk."
@@ -60,12 +64,18 @@ def stake_validators(rpc_url: str, as_json: bool) -> None:
 
 @stake.command("validator")
 @click.argument("operator")
+@click.option("--until", type=click.Choice(STATUSES), help="Wait until it has this status.")
+@click.option(
+    "--timeout", "timeout_s", default=600, show_default=True, type=click.IntRange(1), help="In s."
+)
 @rpc_option
 @json_option
-def stake_validator(operator: str, rpc_url: str, as_json: bool) -> None:
+def stake_validator(
+    operator: str, until: str | None, timeout_s: int, rpc_url: str, as_json: bool
+) -> None:
     """One validator. OPERATOR is its account: z6Mk..., hex or a key file."""
     wanted = read_account_text(operator).hex()
-    answer = ask_node(rpc_url, lambda client: client.call("stake_validator", operator=wanted))
+    answer = ask_node(rpc_url, lambda client: _ask_validator(client, wanted, until, timeout_s))
     rows: list[tuple[str, object]] = [
         ("name", answer["name"]),
         ("operator", account_text(answer["operator"])),
@@ -290,6 +300,26 @@ def zynk_text(uzynk: str) -> str:
 def percent_text(ppm: int) -> str:
     """Millionths as percent."""
     return f"{ppm / 10_000:g} %"
+
+
+async def _ask_validator(
+    client: RpcClient, operator: str, until: str | None, timeout_s: int
+) -> dict[str, Any]:
+    """The validator, once its status is `until`. Raises ZynkError (retry) if that takes too
+    long."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer: dict[str, Any] = await client.call("stake_validator", operator=operator)
+        if until is None or answer["status"] == until:
+            return answer
+        if time.monotonic() > deadline:
+            raise ZynkError(
+                "the validator does not have that status yet",
+                expected=until,
+                got=answer["status"],
+                retry=True,
+            )
+        await asyncio.sleep(POLL_S)
 
 
 def _status_text(answer: dict[str, Any]) -> str:

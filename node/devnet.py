@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger.errors import UsageError, ZynkError
+from ledger.params import ChainParams
 from node.config import READY_FILE, ConsensusSettings, NodeConfig, P2PSettings, RpcSettings
 from node.home import create_network_homes
 from p2p.identity import peer_id_of_seed
@@ -89,6 +90,8 @@ class Devnet:
         prefer_default_ports: bool = False,
         consensus: ConsensusSettings | None = None,
         extra_accounts: Iterable[tuple[bytes, int]] = (),
+        params: ChainParams | None = None,
+        powers: tuple[int, ...] | None = None,
     ) -> Devnet:
         """Generate genesis, keys and configurations below `folder`, which must be empty or new.
 
@@ -120,6 +123,8 @@ class Devnet:
             genesis_time_ms=int(time.time() * 1000),
             config=config,
             extra_accounts=tuple(extra_accounts),
+            params=params,
+            powers=powers,
         )
         nodes = [
             DevnetNode(index=i, home=home, rpc_port=ports[2 * i + 1])
