@@ -36,7 +36,7 @@ PARAMS = ChainParams(
     vrf_key_delay=30,
     unbonding_ms=12_000,
     evidence_window_ms=10_000,
-    gov_voting_ms=6_000,
+    gov_voting_ms=30_000,
     gov_deposit=1_000_000,
 )
 COMMAND_TIMEOUT_S = 120
@@ -58,13 +58,12 @@ class Operator:
         self.home = folder / "mine"
         faucet = devnet.nodes[0].home / cfg.FAUCET_KEY_FILE
         other = load_key(devnet.nodes[1].home / cfg.OPERATOR_KEY_FILE).public_key
-        ready = devnet.nodes[0].ready_info()
-        assert ready is not None
+        peers = [info["p2p"] for node in devnet.nodes if (info := node.ready_info())]
         self.variables = {
             "RPC": devnet.nodes[0].url,
             "MINE": f"http://127.0.0.1:{self.rpc_port}",
             "GENESIS": str(devnet.nodes[0].home / cfg.GENESIS_FILE),
-            "PEER": str(ready["p2p"]),
+            "PEERS": " ".join(f"--peer {peer}" for peer in peers),
             "NODE": str(self.home),
             "FRIEND": str(faucet),
             "OTHER": encode_account_id(other),
@@ -85,6 +84,7 @@ class Operator:
             assert self.index is not None
             assert await self.devnet.stop_node(self.index) == 0
             return ""
+        print(line, flush=True)
         done = await asyncio.to_thread(self._run, line)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         if words[:2] == ["zynk", "init"]:
