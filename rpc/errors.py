@@ -44,7 +44,7 @@ MEANING_BY_CODE: dict[RpcCode, tuple[str, bool, str]] = {
     RpcCode.MEMPOOL_FULL: ("mempool-full", True, "No room for this transaction at this fee now."),
     RpcCode.TX_REFUSED: ("tx-refused", False, "The transaction breaks a rule; reason says which."),
     RpcCode.NOT_FOUND: ("not-found", False, "The thing asked for does not exist here."),
-    RpcCode.RATE_LIMITED: ("rate-limited", True, "Too many calls or connections at a time."),
+    RpcCode.RATE_LIMITED: ("rate-limited", True, "Too many calls, connections or bytes at a time."),
     RpcCode.TOO_LARGE: ("too-large", False, "A body, batch or answer is over its limit."),
     RpcCode.HISTORY_PRUNED: ("history-pruned", False, "That height is no longer kept here."),
     RpcCode.TIMED_OUT: ("timed-out", True, "The call took longer than the server allows."),

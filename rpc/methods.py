@@ -161,6 +161,7 @@ _CHAIN = (
         summary="A final block: header, tx ids with result codes, wire bytes, certificate.",
         bind=lambda api: api.chain_block,
         params=(_BLOCK,),
+        cost=20,
         result=record(
             height=COUNT,
             hash=HEX,
@@ -295,6 +296,7 @@ _DID_METHODS = (
         summary="The operations of a DID, oldest first, with the proof of its current record.",
         bind=lambda api: api.did_history,
         params=(_DID, _CURSOR, _LIMIT),
+        cost=10,
         result=record(
             did=TEXT,
             operations=array(
@@ -378,6 +380,7 @@ _AUDIT = (
         summary="A leaf's receipt: everything an offline verifier needs.",
         bind=lambda api: api.audit_receipt,
         params=(_LEAF_PARAM,),
+        cost=10,
         result=record(leaf=HEX, height=COUNT, receipt=BLOB),
         errors=(RpcCode.NOT_FOUND, RpcCode.NOT_READY),
     ),
@@ -389,6 +392,7 @@ _AUDIT = (
             Param(name="leaf_index", kind=HEIGHT, description="0-based.", required=True),
             Param(name="tree_size", kind=HEIGHT, description="Absent: the newest final size."),
         ),
+        cost=5,
         result=record(
             {"finality": BLOB}, leaf_index=COUNT, tree_size=COUNT, root_hash=HEX, path=array(HEX)
         ),
@@ -402,6 +406,7 @@ _AUDIT = (
             Param(name="first_size", kind=HEIGHT, description="The older size.", required=True),
             Param(name="second_size", kind=HEIGHT, description="Absent: the newest final size."),
         ),
+        cost=5,
         result=record(
             {"finality": BLOB}, first_size=COUNT, second_size=COUNT, root_hash=HEX, path=array(HEX)
         ),
