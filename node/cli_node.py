@@ -162,22 +162,30 @@ def guard() -> None:
 @guard.command("create")
 @home_option
 @click.option(
+    "--floor",
+    type=click.IntRange(1, 2**53 - 1),
+    help="Sign nothing up to this height: at or above all that the key may have signed.",
+)
+@click.option(
     "--i-know-this-key-signed-nothing",
     "is_sure",
     is_flag=True,
-    help="Needed: a new guard for a key that has voted can make it sign twice.",
+    help="Instead of --floor, for a key that has never voted.",
 )
 @json_option
-def guard_create(home: Path, is_sure: bool, as_json: bool) -> None:
-    """Make an empty guard where there is none. Only for a key that has never voted."""
-    if not is_sure:
+def guard_create(home: Path, floor: int | None, is_sure: bool, as_json: bool) -> None:
+    """Make a guard where there is none."""
+    if is_sure == (floor is not None):
         raise UsageError(
             "a new guard forgets what the key has signed, and signing twice is slashed",
-            expected="--i-know-this-key-signed-nothing, or a new key (zynk init)",
+            expected="--floor HEIGHT, at or above every height that the key may have signed (or, "
+            "for a new key, --i-know-this-key-signed-nothing)",
+            got="both" if is_sure else "neither",
         )
     load_config(home)
     document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
     path = home / cfg.VALIDATOR_KEY_FILE
     key = load_key(path, ask_passphrase(path))
-    create_guard(home, document.chain_id, key.public_key)
-    show(as_json, {"guard": str(home / cfg.GUARD_FILE)}, [("guard", home / cfg.GUARD_FILE)])
+    create_guard(home, document.chain_id, key.public_key, floor or 0)
+    data = {"guard": str(home / cfg.GUARD_FILE), "floor_height": floor or 0}
+    show(as_json, data, [("guard", data["guard"]), ("signs above height", floor or 0)])
