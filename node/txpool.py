@@ -23,6 +23,7 @@ from ledger.mempool import Mempool
 from ledger.tx import Tx
 from node import wire
 from node.signature_pool import SignaturePool
+from node.tx_waits import Dropped, Fate, Final, TxWaits
 from p2p.link import P2PLink
 
 GOSSIP_INTERVAL_S = 0.05
@@ -34,7 +35,6 @@ WANT_ANSWER_BYTES_MAX = 1024 * 1024
 """A want names ids of 32 B and gets txs of up to 64 KiB; the next offer brings the rest."""
 INBOX_BYTES_MAX = 8 * 1024 * 1024
 ADMIT_BATCH_TXS = 256
-WAITERS_MAX = 20_000
 BARRED_MAX = 1024
 RESTART_PAUSE_S = 0.5
 
@@ -71,7 +71,7 @@ class TxPool:
         self.inbox_bytes = 0
         self._inbox_filled = asyncio.Event()
         self._first_seen: dict[bytes, float] = {}
-        self._waiters: dict[bytes, tuple[asyncio.Future[tuple[int, int]], int]] = {}
+        self._waits = TxWaits(self._fate_of)
         self._offer_turn = 0
         self._barred: dict[bytes, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,23 +89,27 @@ class TxPool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for waiter, _ in self._waiters.values():
-            waiter.cancel()
+        self._waits.cancel()
 
     @property
     def waiting(self) -> int:
         """How many txs somebody waits for."""
-        return len(self._waiters)
+        return len(self._waits)
 
     # --- admission ---
 
     async def submit(self, encoded: Sequence[bytes]) -> list[Outcome]:
         """Admit txs of our own clients and pass them on. One outcome a tx, in order; a tx that
         is already pending or final counts as admitted."""
-        outcomes, added = await self._admit(encoded)
-        if added:
-            self._outbox += [tx.encoded for tx in added]
-            self._schedule_flush()
+        outcomes: list[Outcome] = []
+        for start in range(0, len(encoded), ADMIT_BATCH_TXS):
+            if start:  # txs that are refused early make no other pause
+                await asyncio.sleep(0)
+            judged, added = await self._admit(encoded[start : start + ADMIT_BATCH_TXS])
+            outcomes += judged
+            if added:
+                self._outbox += [tx.encoded for tx in added]
+                self._schedule_flush()
         return outcomes
 
     async def _admit(self, encoded: Sequence[bytes]) -> tuple[list[Outcome], list[Tx]]:
@@ -158,9 +162,9 @@ class TxPool:
         admission = self.mempool.add(
             tx, account_nonce=account.nonce, account_balance=account.balance
         )
-        for gone in (admission.replaced_id, *admission.evicted_ids):
-            if gone is not None:
-                self._first_seen.pop(gone, None)
+        if admission.replaced_id is not None:
+            self._drop([admission.replaced_id], "mempool/replaced")
+        self._drop(admission.evicted_ids, "mempool/evicted")
         self._first_seen[tx.id] = now
         return True
 
@@ -266,8 +270,7 @@ class TxPool:
         self._barred[tx_id] = None
         if len(self._barred) > BARRED_MAX:
             self._barred.pop(next(iter(self._barred)))
-        for gone in self.mempool.remove(tx_id):
-            self._first_seen.pop(gone, None)
+        self._drop(self.mempool.remove(tx_id), "tx/not-executable")
 
     def find(self, tx_id: bytes) -> bytes | None:
         """Wire bytes of a pending tx."""
@@ -303,59 +306,29 @@ class TxPool:
 
     # --- finality ---
 
-    async def wait_final(
-        self, tx_ids: Iterable[bytes], timeout_s: float
-    ) -> dict[bytes, tuple[int, int]]:
-        """(height, index in the block) of each tx that is final here within `timeout_s`; the
-        others are left out. Raises InvalidInputError (retry) when too many are waited for."""
-        waiters: dict[bytes, asyncio.Future[tuple[int, int]]] = {}
-        try:
-            for tx_id in dict.fromkeys(tx_ids):
-                waiters[tx_id] = self._waiter(tx_id)
-            if waiters:
-                await asyncio.wait(waiters.values(), timeout=timeout_s)
-            return {
-                tx_id: waiter.result()
-                for tx_id, waiter in waiters.items()
-                if waiter.done() and not waiter.cancelled()
-            }
-        finally:
-            for tx_id in waiters:  # not those that an error left out: others may wait for them
-                self._release(tx_id)
+    async def wait_final(self, tx_ids: Iterable[bytes], timeout_s: float) -> dict[bytes, Fate]:
+        """What became of each tx within `timeout_s`; see TxWaits.wait."""
+        return await self._waits.wait(tx_ids, timeout_s)
 
-    def _waiter(self, tx_id: bytes) -> asyncio.Future[tuple[int, int]]:
-        future, count = self._waiters.get(tx_id, (None, 0))
-        if future is None:
-            if len(self._waiters) >= WAITERS_MAX:
-                raise InvalidInputError(
-                    "too many txs are waited for", expected=f"<= {WAITERS_MAX}", retry=True
-                )
-            future = self._loop.create_future()
-            location = self._chain.tx_location(tx_id)
-            if location is not None:
-                future.set_result(location)
-        self._waiters[tx_id] = (future, count + 1)
-        return future
+    def _fate_of(self, tx_id: bytes) -> Fate | None:
+        location = self._chain.tx_location(tx_id)
+        return None if location is None else Final(height=location[0], index=location[1])
 
-    def _release(self, tx_id: bytes) -> None:
-        future, count = self._waiters.get(tx_id, (None, 0))
-        if future is None:
-            return
-        if count > 1:
-            self._waiters[tx_id] = (future, count - 1)
-        else:
-            del self._waiters[tx_id]
+    def _drop(self, tx_ids: Iterable[bytes], reason: str) -> None:
+        """Forget txs that are no longer pending, wake who waits for them."""
+        for tx_id in tx_ids:
+            self._first_seen.pop(tx_id, None)
+            self._waits.tell(tx_id, Dropped(reason=reason))
 
     def on_commit(self, commit: Commit) -> None:
         """Drop what is final, wake who waits."""
         ids = commit.tx_ids
         dropped = self.mempool.on_commit(ids, commit.height, commit.next_nonces, commit.balances)
-        for tx_id in (*ids, *dropped):
-            self._first_seen.pop(tx_id, None)
         for index, tx_id in enumerate(ids):
-            waiter, _ = self._waiters.get(tx_id, (None, 0))
-            if waiter is not None and not waiter.done():
-                waiter.set_result((commit.height, index))
+            self._first_seen.pop(tx_id, None)
+            self._waits.tell(tx_id, Final(height=commit.height, index=index))
+        for tx_id, reason in dropped.items():
+            self._drop([tx_id], reason)
 
 
 async def keep_going(work: Callable[[], Awaitable[None]]) -> None:

@@ -22,9 +22,11 @@ from node.daemon import SILENT_WITH_WORK_S, Node
 from node.driver import ConsensusDriver
 from node.offences import Offences
 from node.sync import BlockSync
+from node.tx_waits import WAITERS_MAX
 from node.voting import VotingKey
 from p2p.link import P2PLink
 from rpc.errors import RpcCode, RpcError
+from rpc.results import TX_RESULT, mismatches
 from tests.unit.anchoring_world import AnchoringWorld
 from tests.unit.chain_fixture import CHAIN_ID, FAUCET, PARAMS, key_of, transfer
 from tests.unit.node_fixture import FakeLink, peer_info
@@ -203,6 +205,44 @@ def test_a_tx_is_accepted_then_final_and_its_proof_is_given(tmp_path: Path) -> N
         answer = await world.api.tx_submit(late.encoded, "finalized", 10)
         assert answer["status"] == "accepted", "not final in time"
         assert world.parts.pool.waiting == 0
+
+    run(tmp_path, test)
+
+
+def test_a_tx_that_was_taken_in_is_never_told_as_refused_for_want_of_room_to_wait(
+    tmp_path: Path,
+) -> None:
+    async def test(world: ApiWorld) -> None:
+        world.parts.commit()
+        ids = [number.to_bytes(32, "big") for number in range(WAITERS_MAX)]
+        others = asyncio.create_task(world.parts.pool.wait_final(ids, 60))
+        await asyncio.sleep(0)
+        assert world.parts.pool.waiting == WAITERS_MAX
+        tx = transfer(FAUCET, 0, TO, 1)
+        answer = await world.api.tx_submit(tx.encoded, "finalized", 5000)
+        assert answer == {"tx_id": tx.id.hex(), "status": "accepted"}
+        assert tx.id in world.parts.pool.mempool
+        others.cancel()
+        await asyncio.gather(others, return_exceptions=True)
+
+    run(tmp_path, test)
+
+
+def test_a_tx_that_is_dropped_ends_the_wait_with_its_reason(tmp_path: Path) -> None:
+    async def test(world: ApiWorld) -> None:
+        cheap = transfer(FAUCET, 0, TO, 1)
+        wait = asyncio.create_task(world.api.tx_submit(cheap.encoded, "finalized", 60_000))
+        await asyncio.sleep(0.01)
+        dear = transfer(FAUCET, 0, TO, 2, fee=10 * cheap.fee)
+        await world.api.tx_submit(dear.encoded, "accepted", 0)
+        async with asyncio.timeout(5):
+            answer = await wait
+        assert answer == {
+            "tx_id": cheap.id.hex(),
+            "status": "dropped",
+            "reason": "mempool/replaced",
+        }
+        assert mismatches(answer, TX_RESULT) == []
 
     run(tmp_path, test)
 
