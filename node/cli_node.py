@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +92,20 @@ def init(
 
 @click.command()
 @home_option
-def start(home: Path) -> None:
-    """Run a node until Ctrl-C or SIGTERM."""
+@json_option
+def start(home: Path, as_json: bool) -> None:
+    """Run a node until Ctrl-C or SIGTERM.
+
+    With --json the object says where it listens, once it does, and the log is JSON lines on
+    standard error.
+    """
     config = load_config(home)
-    configure_logging(config.log)
+    configure_logging(replace(config.log, format="json") if as_json else config.log)
     passphrase = ask_passphrase(
         *(home / name for name in (cfg.VALIDATOR_KEY_FILE, cfg.P2P_KEY_FILE, cfg.ANCHOR_KEY_FILE))
     )
-    run_async(run_node(config, passphrase=passphrase))
+    on_ready = (lambda info: click.echo(json.dumps(info))) if as_json else None
+    run_async(run_node(config, passphrase=passphrase, on_ready=on_ready))
 
 
 @click.command()

@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -64,22 +65,33 @@ class Node:
         self.started_at = time.time()
         self.is_stopping = False
         self._passphrase = passphrase
+        self._undo = contextlib.AsyncExitStack()
         self._committed_at = time.monotonic()
 
     # --- life ---
 
     async def start(self) -> None:
-        """Raises UsageError, InvalidInputError or DurabilityError with what to do."""
+        """Raises UsageError, InvalidInputError or DurabilityError with what to do; what was
+        started by then is stopped."""
+        async with contextlib.AsyncExitStack() as undo:
+            await self._start(undo)
+            self._undo = undo.pop_all()
+
+    async def _start(self, undo: contextlib.AsyncExitStack) -> None:
+        """`undo` gets the end of each part as soon as the part needs one."""
         home = self.config.home
         document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
         self.genesis = document.to_state()
         self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
+        undo.callback(self.store.close)
         self.chain = Chain.open(self.store, self.genesis, build_handlers(), AUDIT_LOG, commit_rows)
         self.log_tree = LogTree(self.store)
         gc.collect()
         gc.freeze()
         self.voting: VotingKey = open_voting_key(home, self.chain, self.store, self._passphrase)
+        undo.callback(self.voting.close)
         self.signatures = SignaturePool()
+        undo.callback(self.signatures.close)
         self.link = P2PLink(self._p2p_config(), self)
         self.offences = Offences(clock=time.monotonic, on_drop=self._drop_peer)
         self.txpool = TxPool(
@@ -100,9 +112,11 @@ class Node:
             on_bad_peer=lambda peer, error: self._drop_peer(peer, str(error)),
             on_failure=self.driver.stop,
         )
+        anchor_store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER))
+        undo.callback(anchor_store.close)
         self.anchoring = Anchoring(
             chain=self.chain,
-            store=LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER)),
+            store=anchor_store,
             log_tree=self.log_tree,
             key=load_key(home / cfg.ANCHOR_KEY_FILE, self._passphrase),
             txpool=self.txpool,
@@ -110,12 +124,19 @@ class Node:
         )
         self.api = Api(self)
         self.rpc = RpcServer(self.api, self._rpc_config())
+        undo.push_async_callback(self.link.stop)
+        undo.push_async_callback(self.txpool.stop)
+        undo.push_async_callback(self.anchoring.stop)
+        undo.push_async_callback(self.sync.stop)
+        undo.callback(self.driver.stop, "node is stopping")
         self.txpool.start()
         await self.link.start()
         self.link.set_height(self.chain.height)
         self.driver.start_height()
         self.anchoring.start()
-        self.rpc_port = await self.rpc.start()
+        self.rpc_port = await self._start_rpc()
+        undo.push_async_callback(self.rpc.stop)
+        undo.callback((home / cfg.READY_FILE).unlink, missing_ok=True)
         self._write_ready_file()
         log.info(
             "node is up",
@@ -127,20 +148,22 @@ class Node:
             voting=self.voting.reason or "yes",
         )
 
+    async def _start_rpc(self) -> int:
+        settings = self.config.rpc
+        try:
+            return await self.rpc.start()
+        except OSError as error:
+            raise UsageError(
+                f"the RPC address {settings.host}:{settings.port} can not be used",
+                expected=f"a free address in rpc.host and rpc.port of "
+                f"{self.config.home / cfg.CONFIG_FILE}",
+                got=error.strerror or str(error),
+            ) from error
+
     async def stop(self) -> None:
         """Stop in the reverse order; nothing announced is lost."""
         self.is_stopping = True
-        (self.config.home / cfg.READY_FILE).unlink(missing_ok=True)
-        await self.rpc.stop()
-        self.driver.stop("node is stopping")
-        await self.sync.stop()
-        await self.anchoring.stop()
-        await self.txpool.stop()
-        await self.link.stop()
-        self.signatures.close()
-        self.voting.close()
-        self.anchoring.store.close()
-        self.store.close()
+        await self._undo.aclose()
         log.info("node stopped", height=self.chain.height)
 
     # --- how it is ---
@@ -299,24 +322,29 @@ class Node:
         write_synced(path, encode() if encode is not None else repr(proof).encode())
         log.critical("fork proof saved", path=str(path))
 
+    def ready_info(self) -> dict[str, object]:
+        """Where a node that is up listens, and its processes."""
+        return {
+            "pid": os.getpid(),
+            "p2p_pid": self.link.pid,
+            "rpc": f"http://{self.config.rpc.host}:{self.rpc_port}",
+            "p2p": self.link.listen_addr,
+        }
+
     def _write_ready_file(self) -> None:
         path = self.config.home / cfg.READY_FILE
         scratch = path.with_suffix(".tmp")
-        scratch.write_text(
-            json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "p2p_pid": self.link.pid,
-                    "rpc": f"http://{self.config.rpc.host}:{self.rpc_port}",
-                    "p2p": self.link.listen_addr,
-                }
-            )
-        )
+        scratch.write_text(json.dumps(self.ready_info()))
         scratch.replace(path)
 
 
-async def run_node(config: cfg.NodeConfig, *, passphrase: str | None = None) -> None:
-    """Start a node and run it until SIGINT or SIGTERM."""
+async def run_node(
+    config: cfg.NodeConfig,
+    *,
+    passphrase: str | None = None,
+    on_ready: Callable[[Mapping[str, object]], None] | None = None,
+) -> None:
+    """Start a node and run it until SIGINT or SIGTERM. `on_ready` gets its `ready_info`."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -325,6 +353,8 @@ async def run_node(config: cfg.NodeConfig, *, passphrase: str | None = None) -> 
     node = Node(config, passphrase=passphrase)
     await node.start()
     try:
+        if on_ready is not None:
+            on_ready(node.ready_info())
         await stop.wait()
     finally:
         with contextlib.suppress(ZynkError):
