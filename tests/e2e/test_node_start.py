@@ -131,7 +131,7 @@ def test_a_node_that_ends_for_another_reason_is_not_started_again(tmp_path: Path
     asyncio.run(run())
 
 
-def test_the_demo_anchors_FILE_takes_free_ports_and_ctrl_c_ends_every_process(  # noqa: N802
+def test_the_demo_anchors_FILE_takes_free_ports_and_ctrl_c_ends_every_process(
     tmp_path: Path,
 ) -> None:
     document = tmp_path / "paper.txt"
