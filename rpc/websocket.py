@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -79,18 +80,24 @@ class WebSocketSession:
         try:
             await asyncio.wait((reader, writer, over), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._hub.forget(self)
-            self._metrics.subscribers.dec()
-            tasks = (reader, writer, over, *self._calls)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for _, held in self._queue:
-                if held is not None:
-                    held.release()
-            if self._closing is not None:
-                await asyncio.gather(self._closing, return_exceptions=True)
+            try:
+                await self._end((reader, writer, over))
+            finally:
+                self._metrics.subscribers.dec()
         return self._socket
+
+    async def _end(self, tasks: tuple[asyncio.Task[Any], ...]) -> None:
+        """Everything that runs for this connection, and all it holds, is gone on return."""
+        self._hub.forget(self)
+        running = (*tasks, *self._calls)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for _, held in self._queue:
+            if held is not None:
+                held.release()
+        if self._closing is not None:
+            await asyncio.gather(self._closing, return_exceptions=True)
 
     def offer(self, message: bytes) -> None:
         """Queue a subscription's message, or give the subscriber up."""
