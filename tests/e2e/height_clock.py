@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -79,15 +79,18 @@ def is_going_on(gaps: Mapping[int, float], waiting_s: float) -> bool:
     return bool(gaps) and 100 * fast >= 95 * len(took)
 
 
-def count_absent_leaders(seed: bytes, validators: ValidatorSet, absent: bytes) -> int:
-    """How many views of a height, from the first on, `absent` leads."""
-    return next(view for view in itertools.count(1) if leader(seed, view, validators) != absent) - 1
+def absent_leaders(
+    seed: bytes, validators: ValidatorSet, absent: bytes, final_view: int
+) -> list[bool]:
+    """For each view of a height up to the one it was final in: whether `absent` leads it."""
+    return [leader(seed, view, validators) == absent for view in range(1, final_view + 1)]
 
 
-def compute_longest_s(absent_leaders: int) -> float:
-    """The longest that a height may take with so many absent leaders in a row: their views time
-    out one after the other, and then it is a height as any other."""
+def compute_longest_s(absent: Sequence[bool]) -> float:
+    """The longest that a height may take: the views of absent leaders time out, and for the rest
+    (a view that a living leader lost on a busy machine included) it has the time of any height."""
     limit_s = SLOW_HEIGHT_S
-    for view in range(absent_leaders):
-        limit_s += min(VIEW_TIMEOUT_BASE_S * (1 << view), VIEW_TIMEOUT_MAX_S)
+    for doublings, is_absent in enumerate(absent):
+        if is_absent:
+            limit_s += min(VIEW_TIMEOUT_BASE_S * (1 << doublings), VIEW_TIMEOUT_MAX_S)
     return limit_s

@@ -9,10 +9,12 @@ that; only a network that stands still reaches it.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -164,13 +166,14 @@ class Load:
         self._rate_tx_s = rate_tx_s
         self._faucet = load_key(devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
         self._keys: list[KeyPair] = []
+        self._locks: dict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: asyncio.Task[None] | None = None
 
     async def start(self, accounts: int = 64) -> None:
-        """Fund the accounts, then begin."""
+        """Fund accounts that no other load has, then begin."""
         async with RpcClient(self._devnet.nodes[self._nodes[0]].url) as client:
-            self._keys = load_keys(self._faucet, accounts, b"e2e")
+            self._keys = load_keys(self._faucet, accounts, os.urandom(16))
             await fund(Wallet(client, self._faucet), self._keys)
         self._runner = asyncio.create_task(self._run())
 
@@ -202,7 +205,8 @@ class Load:
             to=self._faucet.public_key, amount=1, memo=turn.to_bytes(8, "big")
         ).encode()
         try:
-            async with RpcClient(node.url) as client:
+            # One tx of an account at a time, or two could be signed with the same nonce.
+            async with self._locks[key.public_key], RpcClient(node.url) as client:
                 answer = await Wallet(client, key).submit(
                     [Message("bank/transfer", body)], timeout_ms=FINAL_TIMEOUT_MS
                 )
