@@ -62,7 +62,7 @@ def make_config(number: int, home: Path, **changes: Any) -> P2PConfig:
     return P2PConfig(**values)
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for a condition; the test fails if it does not come."""
 
     async def poll() -> None:

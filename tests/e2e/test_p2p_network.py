@@ -40,7 +40,7 @@ def test_four_nodes_exchange_frames_and_gossip() -> None:
             forwarders = {node.gossip[0][0] for node in nodes[:3]}
             assert forwarders <= {node.peer for node in nodes}
 
-            await until(lambda: first.link.stats().get("frames_out", 0) >= 201, 5)
+            await until(lambda: first.link.stats().get("frames_out", 0) >= 201)
             infos = first.link.peers()
             assert {info.peer for info in infos} == {node.peer for node in nodes[1:]}
             assert sum(info.bytes_out for info in infos) > len(big)
