@@ -207,6 +207,7 @@ class Core:
                 views.change_view(c)
                 or voting.notarize_pending(c)
                 or voting.finalize_pending(c)
+                or proposals.take_in_held(c)
                 or proposals.propose_if_leader(c)
             ):
                 return
