@@ -89,6 +89,7 @@ class Node:
             link=self.link,
             topic=f"tx/{self.chain.chain_id}",
             on_pending=lambda: self.driver.wake(),
+            on_offence=self.offences.add,
         )
         self.driver = self._new_driver()
         self.sync = BlockSync(
@@ -191,7 +192,6 @@ class Node:
             else:
                 raise InvalidInputError("channel is unknown", got=str(channel))
         except InvalidInputError as error:
-            log.warning("bad message", peer=peer, channel=channel, error=str(error))
             self.offences.add(peer, str(error))
 
     def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:

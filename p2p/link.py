@@ -28,7 +28,10 @@ logger = logging.getLogger("zynk.p2p")
 
 
 class P2PEvents(Protocol):
-    """What the node is told, on the asyncio loop. Must be quick; an exception is logged."""
+    """What the node is told, on the asyncio loop. Must be quick; an exception is logged.
+
+    The peer of a gossip message is its author, who signed it, not the one who passed it on.
+    """
 
     def on_peer_up(self, peer: PeerId, height: int) -> None: ...
     def on_peer_down(self, peer: PeerId) -> None: ...
