@@ -103,6 +103,7 @@ class Gossip:
         config: P2PConfig,
         counters: Counters,
         is_up: Callable[[PeerId], bool],
+        admits: Callable[[PeerId, int], bool],
         note: Callable[[PeerId], None],
         deliver: Callable[[PeerId, str, bytes], None],
     ) -> None:
@@ -111,6 +112,7 @@ class Gossip:
         self._config = config
         self._counters = counters
         self._is_up = is_up
+        self._admits = admits
         self._deliver_to_node = deliver
         self.topics = (f"tx/{config.chain_id}", f"anchor/{config.chain_id}")
         self.router = GossipSub(
@@ -185,7 +187,7 @@ class Gossip:
         now_s = trio.current_time()
         tokens, then_s = self._buckets.get(forwarder, (rate, now_s))
         tokens = min(rate, tokens + (now_s - then_s) * rate)
-        if tokens < 1.0:
+        if tokens < 1.0 or not self._admits(forwarder, len(message.data)):
             self._counters.add("drops_gossip_rate")
             return False
         self._buckets[forwarder] = (tokens - 1.0, now_s)

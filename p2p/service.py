@@ -126,6 +126,7 @@ class Process:
             config=config,
             counters=counters,
             is_up=self.direct.is_up,
+            admits=self.direct.admits_gossip,
             note=blackbox.note,
             deliver=self._deliver_gossip,
         )
