@@ -244,6 +244,7 @@ class Core:
         )
         if old is not None:
             c.out = old.out
+            c.out.take()  # what a step that failed has left was neither stored nor sent
             for timer in TimerId:
                 c.out.cancel_timer(timer)
         self._context = c

@@ -10,7 +10,7 @@ every peer had its turn with some txs, the next `OFFER_IDS_MAX` follow.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
@@ -24,12 +24,17 @@ from ledger.tx import Tx
 from node import wire
 from node.signature_pool import SignaturePool
 from p2p.link import P2PLink
+from p2p.rate import TokenBucket
 
 GOSSIP_INTERVAL_S = 0.05
 GOSSIP_BYTES_MAX = 256 * 1024
 OFFER_INTERVAL_S = 0.5
 OFFER_AGE_S = 1.0
 OFFER_IDS_MAX = 2048
+ASKS_PER_S_MAX = 4.0
+ASKS_BURST = 16.0
+"""Offers, and wants, of one peer: honest nodes send at most two a second."""
+ASKING_PEERS_MAX = 1024
 WANT_ANSWER_BYTES_MAX = 1024 * 1024
 """A want names ids of 32 B and gets txs of up to 64 KiB; the next offer brings the rest."""
 INBOX_BYTES_MAX = 8 * 1024 * 1024
@@ -79,6 +84,7 @@ class TxPool:
         self._first_seen: dict[bytes, float] = {}
         self._waiters: dict[bytes, tuple[asyncio.Future[tuple[int, int]], int]] = {}
         self._offer_turn = 0
+        self._asks: OrderedDict[tuple[str, int], TokenBucket] = OrderedDict()
         self._barred: dict[bytes, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -193,6 +199,8 @@ class TxPool:
     def on_message(self, peer: str, payload: bytes) -> None:
         """Channel 1: offers, wants and tx batches. Raises InvalidInputError."""
         tag, body = payload[0], payload[1:]
+        if tag in (wire.TAG_OFFER, wire.TAG_WANT) and not self._may_ask(peer, tag):
+            raise InvalidInputError("offers or wants come too often")
         if tag == wire.TAG_OFFER:
             wanted = [i for i in wire.decode_ids(body) if not self._is_known(i)]
             if wanted:
@@ -205,6 +213,14 @@ class TxPool:
             self.on_gossip(peer, payload)
         else:
             raise InvalidInputError("tx message is unknown", expected="0x10..0x12", got=hex(tag))
+
+    def _may_ask(self, peer: str, tag: int) -> bool:
+        now = self._loop.time()
+        bucket = self._asks.pop((peer, tag), None) or TokenBucket(ASKS_PER_S_MAX, now, ASKS_BURST)
+        self._asks[peer, tag] = bucket
+        if len(self._asks) > 2 * ASKING_PEERS_MAX:
+            self._asks.popitem(last=False)
+        return bucket.take(1.0, now)
 
     def _wanted_txs(self, ids: Sequence[bytes]) -> list[bytes]:
         txs: list[bytes] = []

@@ -167,6 +167,11 @@ class P2PLink:
 
     # --- asked by the node ---
 
+    @property
+    def validators(self) -> tuple[PeerId, ...]:
+        """The peers that the config names as validators'."""
+        return self._config.validators
+
     def peers(self) -> list[PeerInfo]:
         """Connected peers; figures are at most 2 s old."""
         return list(self._peers.values())
