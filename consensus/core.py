@@ -337,7 +337,11 @@ class Core:
         s = c.s
         ahead = message.height - s.height
         if ahead == 1 or (isinstance(message, Final) and ahead <= catchup.FINALS_SERVED_MAX):
-            self._buffer.add(peer, message)
+            try:
+                catchup.buffer_if_valid(c, self._buffer, peer, message)
+            except InvalidInputError as error:
+                c.out.emit(BadPeer(peer=peer, reason=str(error)))
+                return
         if ahead == 1 and isinstance(message, Propose) and s.final is None:
             try:
                 certificate = finality.parent_finalization(
