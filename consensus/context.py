@@ -49,6 +49,8 @@ class HeightState:
         self.later_view_seen = 0
         self.proposed_view = 0
         self.proposals_seen: set[tuple[int, bytes]] = set()
+        # the newest proposal, and its sender, that waits for older nullifications (rule 6)
+        self.held_proposal: tuple[str, Propose] | None = None
         self.own = OwnStatements()
         self.own_proposals: dict[int, Propose] = {}
         self.tally = Tally(start.height, start.validators)

@@ -101,6 +101,7 @@ class Node:
             link=self.link,
             topic=f"tx/{self.chain.chain_id}",
             on_pending=lambda: self.driver.wake(),
+            on_offence=self.offences.add,
         )
         self.driver = self._new_driver()
         self.sync = BlockSync(
@@ -111,6 +112,7 @@ class Node:
             on_caught_up=self.driver.start_height,
             on_bad_peer=lambda peer, error: self._drop_peer(peer, str(error)),
             on_failure=self.driver.stop,
+            reserved=frozenset(self.link.validators),
         )
         anchor_store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER))
         undo.callback(anchor_store.close)
@@ -214,7 +216,6 @@ class Node:
             else:
                 raise InvalidInputError("channel is unknown", got=str(channel))
         except InvalidInputError as error:
-            log.warning("bad message", peer=peer, channel=channel, error=str(error))
             self.offences.add(peer, str(error))
 
     def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:

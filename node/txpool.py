@@ -10,7 +10,7 @@ every peer had its turn with some txs, the next `OFFER_IDS_MAX` follow.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
@@ -25,15 +25,24 @@ from node import wire
 from node.signature_pool import SignaturePool
 from node.tx_waits import Dropped, Fate, Final, TxWaits
 from p2p.link import P2PLink
+from p2p.rate import TokenBucket
 
 GOSSIP_INTERVAL_S = 0.05
 GOSSIP_BYTES_MAX = 256 * 1024
 OFFER_INTERVAL_S = 0.5
 OFFER_AGE_S = 1.0
 OFFER_IDS_MAX = 2048
+ASKS_PER_S_MAX = 4.0
+ASKS_BURST = 16.0
+"""Offers, and wants, of one peer: honest nodes send at most two a second."""
+ASKING_PEERS_MAX = 1024
 WANT_ANSWER_BYTES_MAX = 1024 * 1024
 """A want names ids of 32 B and gets txs of up to 64 KiB; the next offer brings the rest."""
 INBOX_BYTES_MAX = 8 * 1024 * 1024
+INBOX_MESSAGES_MAX = 2048
+MESSAGE_OVERHEAD_BYTES = 256
+"""What a queued message takes beside its payload."""
+INBOX_MESSAGES_A_TURN = 16
 ADMIT_BATCH_TXS = 256
 BARRED_MAX = 1024
 RESTART_PAUSE_S = 0.5
@@ -56,6 +65,7 @@ class TxPool:
         link: P2PLink,
         topic: str,
         on_pending: Callable[[], None],
+        on_offence: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self.mempool = mempool
         self.refused_total = 0
@@ -64,6 +74,7 @@ class TxPool:
         self._link = link
         self._topic = topic
         self._on_pending = on_pending
+        self._on_offence = on_offence
         self._outbox: list[bytes] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
@@ -73,6 +84,7 @@ class TxPool:
         self._first_seen: dict[bytes, float] = {}
         self._waits = TxWaits(self._fate_of)
         self._offer_turn = 0
+        self._asks: OrderedDict[tuple[str, int], TokenBucket] = OrderedDict()
         self._barred: dict[bytes, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -105,19 +117,27 @@ class TxPool:
         for start in range(0, len(encoded), ADMIT_BATCH_TXS):
             if start:  # txs that are refused early make no other pause
                 await asyncio.sleep(0)
-            judged, added = await self._admit(encoded[start : start + ADMIT_BATCH_TXS])
+            judged, added, _ = await self._admit(encoded[start : start + ADMIT_BATCH_TXS])
             outcomes += judged
             if added:
                 self._outbox += [tx.encoded for tx in added]
                 self._schedule_flush()
         return outcomes
 
-    async def _admit(self, encoded: Sequence[bytes]) -> tuple[list[Outcome], list[Tx]]:
+    async def _admit(self, encoded: Sequence[bytes]) -> tuple[list[Outcome], list[Tx], list[int]]:
+        """Outcomes, the txs that are new, and the places of those that no honest node passes on:
+        malformed, or with a wrong signature."""
         outcomes: list[Outcome | None] = [None] * len(encoded)
         fresh: list[tuple[int, Tx]] = []
+        faults: list[int] = []
         for position, data in enumerate(encoded):
             try:
                 tx = Tx.decode(data)
+            except InvalidInputError as error:
+                outcomes[position] = error
+                faults.append(position)
+                continue
+            try:
                 if not self._is_known(tx.id):
                     self._check_before_signature(tx)
                     fresh.append((position, tx))
@@ -132,6 +152,7 @@ class TxPool:
         for (position, tx), is_valid in zip(fresh, verdicts, strict=True):
             try:
                 if not is_valid:
+                    faults.append(position)
                     raise InvalidInputError("tx signature is wrong", got=tx.id.hex())
                 if self._add(tx, now):
                     added.append(tx)
@@ -140,7 +161,7 @@ class TxPool:
         self.refused_total += sum(isinstance(outcome, ZynkError) for outcome in outcomes)
         if added:
             self._on_pending()
-        return [outcome for outcome in outcomes if outcome is not None], added
+        return [outcome for outcome in outcomes if outcome is not None], added, faults
 
     def _is_known(self, tx_id: bytes) -> bool:
         return tx_id in self.mempool or self._chain.tx_location(tx_id) is not None
@@ -171,16 +192,19 @@ class TxPool:
     # --- from and to peers ---
 
     def on_gossip(self, peer: str, payload: bytes) -> None:
-        """A tx batch from the network: bounded, admitted by the inbox task."""
-        if self.inbox_bytes + len(payload) > INBOX_BYTES_MAX:
+        """A tx batch made by `peer`: bounded, admitted by the inbox task, its faults scored."""
+        size = len(payload) + MESSAGE_OVERHEAD_BYTES
+        if len(self._inbox) >= INBOX_MESSAGES_MAX or self.inbox_bytes + size > INBOX_BYTES_MAX:
             return  # pull repair brings it again when there is room
         self._inbox.append((peer, payload))
-        self.inbox_bytes += len(payload)
+        self.inbox_bytes += size
         self._inbox_filled.set()
 
     def on_message(self, peer: str, payload: bytes) -> None:
         """Channel 1: offers, wants and tx batches. Raises InvalidInputError."""
         tag, body = payload[0], payload[1:]
+        if tag in (wire.TAG_OFFER, wire.TAG_WANT) and not self._may_ask(peer, tag):
+            raise InvalidInputError("offers or wants come too often")
         if tag == wire.TAG_OFFER:
             wanted = [i for i in wire.decode_ids(body) if not self._is_known(i)]
             if wanted:
@@ -193,6 +217,14 @@ class TxPool:
             self.on_gossip(peer, payload)
         else:
             raise InvalidInputError("tx message is unknown", expected="0x10..0x12", got=hex(tag))
+
+    def _may_ask(self, peer: str, tag: int) -> bool:
+        now = self._loop.time()
+        bucket = self._asks.pop((peer, tag), None) or TokenBucket(ASKS_PER_S_MAX, now, ASKS_BURST)
+        self._asks[peer, tag] = bucket
+        if len(self._asks) > 2 * ASKING_PEERS_MAX:
+            self._asks.popitem(last=False)
+        return bucket.take(1.0, now)
 
     def _wanted_txs(self, ids: Sequence[bytes]) -> list[bytes]:
         txs: list[bytes] = []
@@ -210,23 +242,37 @@ class TxPool:
     async def _admit_from_inbox(self) -> None:
         while True:
             await self._inbox_filled.wait()
-            encoded: list[bytes] = []
-            while self._inbox and len(encoded) < ADMIT_BATCH_TXS:
-                peer, payload = self._inbox.popleft()
-                self.inbox_bytes -= len(payload)
-                try:
-                    if payload[:1] != bytes([wire.TAG_TXS]):
-                        raise InvalidInputError("gossip is not a tx batch")
-                    encoded += wire.decode_txs(payload[1:])
-                except InvalidInputError as error:
-                    log.warning("bad tx batch", peer=peer, error=str(error))
-            if not self._inbox:
-                self._inbox_filled.clear()
-            if encoded:
-                await self._admit(encoded)
+            txs = self._take_from_inbox()
+            for start in range(0, len(txs), ADMIT_BATCH_TXS):
+                batch = txs[start : start + ADMIT_BATCH_TXS]
+                _, _, faults = await self._admit([data for _, data in batch])
+                for position in faults:
+                    self._on_offence(batch[position][0], "malformed or forged tx")
+                await asyncio.sleep(0)  # as below
             # Neither wait above yields while there is more and nothing to verify: a full inbox
             # of junk would hold up consensus for seconds.
             await asyncio.sleep(0)
+
+    def _take_from_inbox(self) -> list[tuple[str, bytes]]:
+        """One turn's share of (peer, tx), from few enough messages that junk costs little."""
+        txs: list[tuple[str, bytes]] = []
+        for _ in range(INBOX_MESSAGES_A_TURN):
+            if not self._inbox or len(txs) >= ADMIT_BATCH_TXS:
+                break
+            peer, payload = self._inbox.popleft()
+            self.inbox_bytes -= len(payload) + MESSAGE_OVERHEAD_BYTES
+            try:
+                if payload[:1] != bytes([wire.TAG_TXS]):
+                    raise InvalidInputError("gossip is not a tx batch")
+                batch = wire.decode_txs(payload[1:])
+                if not batch:
+                    raise InvalidInputError("tx batch is empty")
+                txs += [(peer, tx) for tx in batch]
+            except InvalidInputError as error:
+                self._on_offence(peer, str(error))
+        if not self._inbox:
+            self._inbox_filled.clear()
+        return txs
 
     def _schedule_flush(self) -> None:
         if self._flush_timer is not None:

@@ -16,6 +16,7 @@ from ledger.errors import InvalidInputError, UsageError
 from ledger.fees import sign_tx
 from ledger.store import LevelStore
 from ledger.tx import Tx
+from node import wire
 from node.api import Api
 from node.config import NodeConfig
 from node.daemon import SILENT_WITH_WORK_S, Node
@@ -28,7 +29,7 @@ from p2p.link import P2PLink
 from rpc.errors import RpcCode, RpcError
 from rpc.results import TX_RESULT, mismatches
 from tests.unit.anchoring_world import AnchoringWorld
-from tests.unit.chain_fixture import CHAIN_ID, FAUCET, PARAMS, key_of, transfer
+from tests.unit.chain_fixture import CHAIN_ID, FAUCET, PARAMS, build, certify, key_of, transfer
 from tests.unit.node_fixture import FakeLink, peer_info
 
 TO = bytes(range(32))
@@ -84,7 +85,7 @@ class ApiWorld:
             chain=node.chain,
             txpool=node.txpool,
             link=node.link,
-            on_commit=lambda _: None,
+            on_commit=node.anchoring.on_commit,
             on_caught_up=lambda: None,
             on_bad_peer=lambda *_: None,
             on_failure=lambda _: None,
@@ -131,7 +132,14 @@ def test_a_node_is_ready_with_blocks_peers_and_finality_and_says_what_lacks(
         assert world.api.readiness().reasons == ("no peers",)
         world.link.names = ["a"]
         world.node.sync.on_peer_up("a", 50)
-        assert world.api.readiness().reasons == ("syncing: height 1 of 50",)
+        await asyncio.sleep(0)
+        assert world.api.readiness().ready, "anybody can claim a height"
+        block = build(world.node.chain)
+        answer = wire.Range(tip_height=50, items=((block.encoded, certify(block).encode()),))
+        world.node.sync.on_range("a", answer.encode())
+        while world.node.chain.height == 1:
+            await asyncio.sleep(0)
+        assert world.api.readiness().reasons == ("syncing: height 2 of 50",)
         await world.node.sync.stop()
         world.node._committed_at -= SILENT_WITH_WORK_S + 1
         assert world.api.readiness().ready, "idle: nothing is due before the heartbeat"
