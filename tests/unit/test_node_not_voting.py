@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ from consensus.messages import CertificateMessage
 from consensus.statement import Statement, StatementKind
 from ledger.certificate import Certificate
 from node import config as cfg
+from node import wire
 from node.cli_node import status
 from node.guard import GuardFile
 from node.home import create_guard
@@ -31,7 +33,8 @@ from tests.unit.chain_fixture import (
     certify,
     key_of,
 )
-from tests.unit.test_node_api import ApiWorld, run
+from tests.unit.test_node_api import ApiWorld, StatusLink, run
+from tests.unit.test_node_sync import HEIGHTS, honest
 
 KEY = next(iter(VALIDATOR_KEYS.values()))
 IMPATIENT = cfg.ConsensusSettings(view_timeout_base_ms=10, view_timeout_min_ms=10, retry_ms=10)
@@ -121,8 +124,19 @@ def is_not_in_the_set(validator: Validator) -> None:
 
 
 def is_behind(validator: Validator) -> None:
+    """A peer proves by true blocks that it is ahead, and then falls silent."""
     validator.start()
-    validator.node.sync.on_peer_up("a", 50)
+    sync, link = validator.node.sync, cast(StatusLink, validator.node.link)
+
+    def answer(peer: str, channel: int, payload: bytes) -> None:
+        if channel == wire.CHANNEL_SYNC_REQUEST:
+            first = wire.RangeRequest.decode(payload[1:]).height_from
+            if first == 1:
+                some = honest(wire.RangeRequest(height_from=1, count=3))
+                asyncio.get_running_loop().call_soon(sync.on_range, peer, some.encode())
+
+    link.on_send = answer
+    sync.on_peer_up("a", HEIGHTS)
 
 
 def can_not_write_its_guard(validator: Validator) -> None:
