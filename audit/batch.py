@@ -23,7 +23,7 @@ from audit.rows import BATCH, GROUP, GROUP_BATCH, u64
 from ledger import codec
 from ledger.errors import DurabilityError, InvalidInputError
 from ledger.merkle import compute_leaf_hash
-from ledger.store import Reader
+from ledger.store import Reader, decode_row
 from ledger.tx import MESSAGES_MAX, TX_BYTES_MAX, Message
 
 GROUP_BYTES_MAX = BATCH_LEAVES_MAX * (LEAF_BYTES_MAX + 4)
@@ -151,20 +151,31 @@ def encode_group(stream: bytes, accepted_ms: int, leaves: Sequence[bytes]) -> by
 
 
 def read_group(store: Reader, group: int) -> tuple[bytes, int, list[bytes]]:
-    """(stream, accepted_ms, leaves). Raises DurabilityError if the row is not there."""
+    """(stream, accepted_ms, leaves). Raises DurabilityError if the row is not there or damaged."""
     data = store.get(GROUP + u64(group))
     if data is None:
         raise DurabilityError("the store lacks a leaf group", got=str(group))
+    return decode_row("leaf group", _decode_group, data)
+
+
+def _decode_group(data: bytes) -> tuple[bytes, int, list[bytes]]:
     v = codec.read_array(codec.decode(data, bytes_max=GROUP_BYTES_MAX), 3, "leaf group")
-    return v[0], v[1], codec.read_list(v[2], BATCH_LEAVES_MAX, "leaf group")
+    return (
+        codec.read_bytes(v[0], "stream", length=STREAM_BYTES),
+        codec.read_int(v[1], "accepted_ms"),
+        [
+            codec.read_bytes(leaf, "leaf", maximum=LEAF_BYTES_MAX)
+            for leaf in codec.read_list(v[2], BATCH_LEAVES_MAX, "leaf group")
+        ],
+    )
 
 
 def read_batch(store: Reader, batch: int) -> Batch:
-    """Raises DurabilityError if the row is not there."""
+    """Raises DurabilityError if the row is not there or damaged."""
     data = store.get(BATCH + u64(batch))
     if data is None:
         raise DurabilityError("the store lacks a batch", got=str(batch))
-    return Batch.decode(data)
+    return decode_row("batch", Batch.decode, data)
 
 
 def read_batch_leaves(store: Reader, batch: Batch) -> list[bytes]:

@@ -3,7 +3,8 @@
 A request is up to 1,000 leaves of one stream under a request id that its client chose. Its leaves
 that the node does not have yet become a leaf group; one that it has keeps its place. So a leaf is
 anchored once however often it is sent, and the answer to a request, the hashes of its leaves, is
-the same each time. The same request id with other leaves is refused.
+the same each time. The same request id with other leaves is refused. A request that brings no leaf
+that is new leaves no trace: nobody can fill the disk with what is there already.
 
 `plan` judges a request and gives the rows that accept it; it writes nothing. The pipeline writes
 the rows of many requests with one sync, and only then are they accepted.
@@ -102,8 +103,8 @@ class Intake:
                 expected=f"at most {GROUPS_OUTSTANDING_MAX} outstanding",
                 retry=True,
             )
-        self._add(key, (u64(self._next_group) if new else u64(0)) + digest)
         if new:
+            self._add(key, u64(self._next_group) + digest)
             self._add_group(request.stream, new, now_ms)
         return Accepted(request_id=request.request_id, leaf_hashes=hashes)
 

@@ -68,7 +68,7 @@ from audit.rows import (
 from ledger.errors import UsageError, ZynkError
 from ledger.merkle import compute_root
 from ledger.store import Batch as WriteBatch
-from ledger.store import Store
+from ledger.store import Store, decode_row
 from ledger.tx import MESSAGES_MAX, Tx
 
 BATCH_AGE_MAX_MS = 250
@@ -101,7 +101,7 @@ class Pipeline:
         self._next_group = find_last_number(store, GROUP) + 1
         self._next_batch = find_last_number(store, BATCH) + 1
         row = store.get(IN_FLIGHT)
-        self._in_flight = None if row is None else InFlight.decode(row)
+        self._in_flight = None if row is None else decode_row("anchor tx", InFlight.decode, row)
         self._height: int | None = None
         self._load()
 

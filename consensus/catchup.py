@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from consensus.context import Context
+from collections import Counter
+from typing import assert_never
+
+from consensus.context import VIEWS_AHEAD_MAX, Context
 from consensus.effects import Broadcast, NeedSync, SendTo, ServeFinal
 from consensus.messages import (
     Body,
@@ -14,53 +17,107 @@ from consensus.messages import (
     Status,
     Vote,
 )
-from consensus.statement import StatementKind, status_sign_bytes
+from consensus.statement import StatementKind, propose_sign_bytes, status_sign_bytes
 from consensus.views import arm_retry, status
-from ledger.certificate import Certificate, VoteKind
+from ledger.certificate import Certificate, VoteKind, verify_certificate, vote_sign_bytes
+from ledger.errors import InvalidInputError
 
 FINALS_SERVED_MAX = 4
 """A node at most this many heights behind is served by consensus; beyond, by block sync."""
-BUFFERED_PER_PEER_MAX = 256
-BUFFERED_BLOCKS_PER_PEER_MAX = 4
-BUFFERED_MAX = 4096
+BUFFERED_PER_SIGNER_MAX = 256
+BUFFERED_BLOCKS_PER_SIGNER_MAX = 4
 BUFFERED_BLOCKS_MAX = 32
+
+_Buffered = Vote | Propose | CertificateMessage | Final
 
 
 class HeightBuffer:
-    """Messages of the next height, unchecked and bounded; `Final` up to four heights ahead."""
+    """Verified messages of the next height; `Final` up to four heights ahead. Each signer has its
+    share; what is full of blocks makes room at the cost of who has most. Certificates and finals,
+    which need more than 2/3 to sign them, share one as well (their signer is empty)."""
 
     def __init__(self) -> None:
-        self._by_height: dict[int, list[tuple[str, ConsensusMessage]]] = {}
-        self._count_by_peer: dict[tuple[str, bool], int] = {}
-        self._count = {True: 0, False: 0}
+        self._by_height: dict[int, dict[tuple[object, ...], tuple[str, _Buffered]]] = {}
 
-    def add(self, peer: str, message: ConsensusMessage) -> None:
-        """Keep a message, unless its peer's share or the whole is used up."""
-        has_block = isinstance(message, Propose | Body | Final)
-        count = self._count_by_peer.get((peer, has_block), 0)
-        if count >= (BUFFERED_BLOCKS_PER_PEER_MAX if has_block else BUFFERED_PER_PEER_MAX):
+    def add(self, peer: str, message: _Buffered) -> None:
+        """Keep a message, unless it is here already or its signer's share is used up."""
+        kept = self._by_height.setdefault(message.height, {})
+        key = _identity(message)
+        if key in kept:
             return
-        if self._count[has_block] >= (BUFFERED_BLOCKS_MAX if has_block else BUFFERED_MAX):
+        signer, has_block = key[:2]
+        count = sum(k[:2] == (signer, has_block) for k in kept)
+        if count >= (BUFFERED_BLOCKS_PER_SIGNER_MAX if has_block else BUFFERED_PER_SIGNER_MAX):
             return
-        self._note(peer, has_block)
-        self._by_height.setdefault(message.height, []).append((peer, message))
+        if has_block and not self._make_room(count):
+            return
+        kept[key] = (peer, message)
 
-    def _note(self, peer: str, has_block: bool) -> None:
-        slot = (peer, has_block)
-        self._count_by_peer[slot] = self._count_by_peer.get(slot, 0) + 1
-        self._count[has_block] += 1
+    def _make_room(self, own_count: int) -> bool:
+        """True if one more block fits, of a signer that has `own_count`."""
+        blocks = [(height, k) for height, kept in self._by_height.items() for k in kept if k[1]]
+        if len(blocks) < BUFFERED_BLOCKS_MAX:
+            return True
+        crowd, most = Counter(key[0] for _, key in blocks).most_common(1)[0]
+        if most <= own_count + 1:
+            return False
+        height, key = next(place for place in blocks if place[1][0] == crowd)
+        del self._by_height[height][key]
+        return True
 
-    def take(self, height: int) -> list[tuple[str, ConsensusMessage]]:
+    def take(self, height: int) -> list[tuple[str, _Buffered]]:
         """Messages of `height`; what is older is dropped."""
-        taken = self._by_height.pop(height, [])
+        taken = self._by_height.pop(height, {})
         for stale in [h for h in self._by_height if h < height]:
             del self._by_height[stale]
-        self._count_by_peer.clear()
-        self._count = {True: 0, False: 0}
-        for items in self._by_height.values():
-            for peer, message in items:
-                self._note(peer, isinstance(message, Propose | Body | Final))
-        return taken
+        return list(taken.values())
+
+
+def _identity(message: _Buffered) -> tuple[object, ...]:
+    """(signer, whether it has a block, what else tells it from others of its height)."""
+    match message:
+        case Vote():
+            return message.signer, False, message.kind, message.view, message.block_hash
+        case Propose():
+            return message.signer, True, message.view, message.block.hash
+        case CertificateMessage():
+            c = message.certificate
+            return b"", False, c.kind, c.view, c.block_hash
+        case Final():
+            return b"", True, message.block.hash
+        case _:
+            assert_never(message)
+
+
+def buffer_if_valid(c: Context, buffer: HeightBuffer, peer: str, message: ConsensusMessage) -> None:
+    """Rule 17: keep a message of a later height if its signatures hold under the set of the next
+    height, which is known; a `Final` further ahead under another set is left to its sender's next
+    try. Raises InvalidInputError."""
+    validators = c.s.next_validators
+    match message:
+        case Vote():
+            signed = vote_sign_bytes(
+                c.chain_id, message.kind, message.height, message.view, message.block_hash
+            )
+            if message.view > VIEWS_AHEAD_MAX or message.signer not in validators:
+                return
+            if not c.signatures(message.signer, signed, message.signature):
+                raise InvalidInputError("vote has a bad signature")
+        case Propose():
+            signed = propose_sign_bytes(
+                c.chain_id, message.height, message.view, message.block.hash
+            )
+            if message.signer not in validators:
+                return
+            if not c.signatures(message.signer, signed, message.signature):
+                raise InvalidInputError("proposal has a bad signature")
+        case Final() if message.block.header.validators_hash != validators.hash:
+            return
+        case CertificateMessage() | Final():
+            verify_certificate(message.certificate, validators, c.chain_id, c.signatures)
+        case _:
+            return  # nothing that would help later
+    buffer.add(peer, message)
 
 
 def own_votes(c: Context, view: int) -> list[Vote]:

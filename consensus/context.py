@@ -38,6 +38,7 @@ class HeightState:
         self.parent_hash = start.parent_hash
         self.parent_certificate = start.parent_certificate
         self.validators: ValidatorSet = start.validators
+        self.next_validators = start.next_validators
         self.weights = start.leaders
         self.seed = start.seed
         self.started_ms = now_ms
@@ -50,6 +51,8 @@ class HeightState:
         self.later_view_seen = 0
         self.proposed_view = 0
         self.proposals_seen: set[tuple[int, bytes]] = set()
+        # the newest proposal, and its sender, that waits for older nullifications (rule 6)
+        self.held_proposal: tuple[str, Propose] | None = None
         self.own = OwnStatements()
         self.own_proposals: dict[int, Propose] = {}
         self.tally = Tally(start.height, start.validators)

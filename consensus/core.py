@@ -233,6 +233,7 @@ class Core:
                 views.change_view(c)
                 or voting.notarize_pending(c)
                 or voting.finalize_pending(c)
+                or proposals.take_in_held(c)
                 or proposals.propose_if_leader(c)
             ):
                 return
@@ -299,6 +300,7 @@ class Core:
         )
         if old is not None:
             c.out = old.out
+            c.out.take()  # what a step that failed has left was neither stored nor sent
             for timer in TimerId:
                 c.out.cancel_timer(timer)
         self._context = c
@@ -398,7 +400,11 @@ class Core:
         s = c.s
         ahead = message.height - s.height
         if ahead == 1 or (isinstance(message, Final) and ahead <= catchup.FINALS_SERVED_MAX):
-            self._buffer.add(peer, message)
+            try:
+                catchup.buffer_if_valid(c, self._buffer, peer, message)
+            except InvalidInputError as error:
+                c.out.emit(BadPeer(peer=peer, reason=str(error)))
+                return
         if ahead == 1 and isinstance(message, Propose):
             try:
                 certificate = finality.parent_finalization(

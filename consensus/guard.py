@@ -38,7 +38,12 @@ Floor = tuple[int, int]
 
 class GuardUnusableError(UsageError):
     """There is no guard to vote under: missing, torn, foreign, or in use. The node may follow the
-    chain, but must not vote; the message says what to do."""
+    chain, but must not vote; the message says what to do. `is_lost`: nothing that it held can be
+    read any more, so the key votes again only under a new guard with a floor."""
+
+    def __init__(self, message: str, *, is_lost: bool = False) -> None:
+        super().__init__(message)
+        self.is_lost = is_lost
 
 
 def encode_header(chain_id: str, public_key: bytes) -> bytes:

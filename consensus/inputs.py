@@ -46,13 +46,15 @@ class StartHeight:
 
     `parent_hash` is the block hash of height - 1 (the genesis hash for height 1),
     `parent_certificate` its finalization (None for height 1), `seed` the leader
-    seed, `leaders` the set whose powers weigh the pick.
+    seed, `leaders` the set whose powers weigh the pick, `next_validators` the set of the next
+    height.
     """
 
     height: int
     parent_hash: bytes
     parent_certificate: Certificate | None
     validators: ValidatorSet
+    next_validators: ValidatorSet
     leaders: ValidatorSet
     seed: bytes
     recovered: Recovered | None = None

@@ -3,13 +3,18 @@
 A fresh block in view v needs the nullifications of exactly 1..v-1. A block notarized in view p is
 proposed again with that notarization and the nullifications of exactly p+1..v-1. The order in a
 message is: the notarization if there is one, then the nullifications by ascending view.
+
+A message carries the newest `JUSTIFY_NULLIFICATIONS_MAX` of these nullifications, exactly; whoever
+takes it in must hold the older ones, and asks the sender for those that it lacks. So the size of
+a proposal does not depend on how many views failed, and a height has no last view.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
-from consensus.messages import NEED_MAX, Propose
+from consensus.messages import JUSTIFY_NULLIFICATIONS_MAX, NEED_MAX, Propose
 from ledger.certificate import Certificate, SignatureCheck, VoteKind, verify_certificate
 from ledger.errors import InvalidInputError
 from ledger.validator_set import ValidatorSet
@@ -74,29 +79,45 @@ class CertificateBook:
                 missing.append(below)
         return tuple(missing)
 
+    def missing_nullifications(self, first_view: int, view: int) -> tuple[int, ...]:
+        """Rule 6: views of first_view..view-1 without nullification, the newest NEED_MAX."""
+        missing = (v for v in range(view - 1, first_view - 1, -1) if v not in self.nullified)
+        return tuple(islice(missing, NEED_MAX))
+
     def justify_for(self, view: int) -> Justify | None:
         """Rule 13: what a leader of `view` may propose by these certificates; None: nothing."""
         nullifications: list[Certificate] = []
         for below in range(view - 1, 0, -1):
             notarization = self.notarization(below)
             if notarization is not None:
-                return notarization.block_hash, (notarization, *reversed(nullifications))
+                return notarization.block_hash, (notarization, *_newest(nullifications))
             nullification = self.nullified.get(below)
             if nullification is None:
                 return None
             nullifications.append(nullification)
-        return None, tuple(reversed(nullifications))
+        return None, _newest(nullifications)
+
+
+def _newest(nullifications: list[Certificate]) -> tuple[Certificate, ...]:
+    """Those that a message carries, in its order, of all by descending view."""
+    return tuple(reversed(nullifications[:JUSTIFY_NULLIFICATIONS_MAX]))
+
+
+def first_nullified_view(propose: Propose) -> int:
+    """From this view on, all views below the proposal's must be nullified."""
+    if propose.justify and propose.justify[0].kind is VoteKind.NOTARIZE:
+        return propose.justify[0].view + 1
+    return 1
 
 
 def verify_justify(
     propose: Propose, validators: ValidatorSet, chain_id: str, is_valid: SignatureCheck
 ) -> None:
-    """Check rule 6 for a proposal whose block is of this height. Raises InvalidInputError."""
+    """Check rule 6 for a proposal whose block is of this height, as far as the message goes: that
+    the older nullifications are held is for the caller to see. Raises InvalidInputError."""
     nullifications = propose.justify
-    first_view = 1
     if propose.justify and propose.justify[0].kind is VoteKind.NOTARIZE:
         notarization, nullifications = propose.justify[0], propose.justify[1:]
-        first_view = notarization.view + 1
         if notarization.view >= propose.view:
             raise InvalidInputError("justify notarizes a view that is not below the proposal's")
         if notarization.block_hash != propose.block.hash:
@@ -109,6 +130,7 @@ def verify_justify(
             expected=str(propose.view),
             got=str(propose.block.header.origin_view),
         )
+    first_view = max(first_nullified_view(propose), propose.view - JUSTIFY_NULLIFICATIONS_MAX)
     if any(c.kind is not VoteKind.NULLIFY for c in nullifications) or [
         c.view for c in nullifications
     ] != list(range(first_view, propose.view)):

@@ -26,8 +26,11 @@ from ledger.certificate import VIEW_MAX, Certificate, VoteKind
 from ledger.ed25519 import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from ledger.errors import InvalidInputError
 
-JUSTIFY_MAX = 4096
 NEED_MAX = 64
+JUSTIFY_NULLIFICATIONS_MAX = NEED_MAX
+JUSTIFY_MAX = 1 + JUSTIFY_NULLIFICATIONS_MAX
+"""A notarization and the newest nullifications. With the largest block and certificates of 256
+validators this stays below the 4 MiB of a frame; older nullifications are asked for (rule 6)."""
 MESSAGE_BYTES_MAX = BLOCK_BYTES_MAX + 2 * 1024 * 1024
 HEIGHT_MAX = 2**63 - 1
 

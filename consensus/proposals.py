@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from consensus.context import VIEWS_AHEAD_MAX, Context
-from consensus.effects import BadPeer, Broadcast, BuildBlock, JudgeBlock
+from consensus.effects import BadPeer, Broadcast, BuildBlock, JudgeBlock, SendTo
 from consensus.inputs import BlockBuilt, BlockJudged, TimerId, Verdict
 from consensus.messages import BodyRequest, Propose
 from consensus.statement import Statement, StatementKind, propose_sign_bytes
-from consensus.views import wake
+from consensus.views import status, wake
 from consensus.voting import count, is_block_valid, resign, sign_statement, verify_and_accept
 from ledger.block import Block
 from ledger.certificate import Certificate
@@ -33,13 +35,32 @@ def on_propose(c: Context, peer: str, propose: Propose) -> None:
     count(c, kind, propose.view, block_hash, propose.signer, propose.signature)
     if s.tally.signature_of(kind, propose.view, block_hash, propose.signer) is None:
         return  # a third hash for this view (rule 8)
-    if not _is_justified(c, peer, propose):
-        return
-    s.proposals_seen.add((propose.view, block_hash))
+    if _is_justified(c, peer, propose) and (
+        s.held_proposal is None or s.held_proposal[1].view <= propose.view
+    ):
+        s.held_proposal = (peer, propose)
+        take_in_held(c)
+
+
+def take_in_held(c: Context) -> bool:
+    """Rule 6: take in the held proposal once all its nullifications are here; until then ask its
+    sender for them. True if it was taken in."""
+    s = c.s
+    if s.held_proposal is None:
+        return False
+    peer, propose = s.held_proposal
+    missing = c.rules.missing_for(propose, s.book)
+    if missing:
+        if c.limit(peer, "justify"):
+            c.out.emit(SendTo(peer=peer, message=replace(status(c), need=missing)))
+        return False
+    s.held_proposal = None
+    s.proposals_seen.add((propose.view, propose.block.hash))
     wake(c)
     s.later_view_seen = max(s.later_view_seen, propose.view)
     s.proposed_view = max(s.proposed_view, propose.view)
     consider(c, propose.view, propose.block)
+    return True
 
 
 def _is_justified(c: Context, peer: str, propose: Propose) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from consensus.justify import verify_justify
+from consensus.justify import CertificateBook, first_nullified_view, verify_justify
 from consensus.messages import Propose
 from consensus.statement import Statement, StatementKind
 from ledger.certificate import SignatureCheck
@@ -80,3 +80,7 @@ class Rules:
     ) -> None:
         """Rule 6. Raises InvalidInputError."""
         verify_justify(propose, validators, chain_id, is_valid)
+
+    def missing_for(self, propose: Propose, book: CertificateBook) -> tuple[int, ...]:
+        """Rule 6: views whose nullification must be here before the proposal counts, and is not."""
+        return book.missing_nullifications(first_nullified_view(propose), propose.view)

@@ -9,7 +9,8 @@
     m/genesis                genesis hash 32
     m/height                 height8 of the last final block
 
-height8 is 8 bytes, big-endian. Everything but `c/` is the same on every node.
+height8 is 8 bytes, big-endian. Everything but `c/` is the same on every node. Reading
+a row that does not decode raises DamagedStoreError.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ledger import codec
 from ledger.block import BLOCK_BYTES_MAX, Block, Header
 from ledger.certificate import Certificate
 from ledger.errors import InvalidInputError
-from ledger.store import Batch, Reader
+from ledger.store import Batch, Reader, decode_row
 from ledger.tx_result import TxResult
 
 HEADER = b"h/"
@@ -68,25 +69,29 @@ def read_height_of(store: Reader, block_hash: bytes) -> int | None:
 
 def read_header(store: Reader, height: int) -> Header:
     """Raises InvalidInputError if the store has no such block."""
-    return Header.decode(_read(store, HEADER, height, "header"))
+    return decode_row("header", Header.decode, _read(store, HEADER, height, "header"))
 
 
 def read_certificate(store: Reader, height: int) -> Certificate:
     """Raises InvalidInputError if the store has no such block."""
-    return Certificate.decode(_read(store, CERTIFICATE, height, "certificate"))
+    row = _read(store, CERTIFICATE, height, "certificate")
+    return decode_row("certificate", Certificate.decode, row)
 
 
 def read_block(store: Reader, height: int) -> Block:
     """Raises InvalidInputError if the store has no such block."""
     header = read_header(store, height)
-    body = codec.decode(_read(store, BODY, height, "block"), bytes_max=BLOCK_BYTES_MAX)
-    return Block.from_values(header, *codec.read_array(body, 4, "block body"))
+
+    def decode(row: bytes) -> Block:
+        body = codec.decode(row, bytes_max=BLOCK_BYTES_MAX)
+        return Block.from_values(header, *codec.read_array(body, 4, "block body"))
+
+    return decode_row("block", decode, _read(store, BODY, height, "block"))
 
 
 def read_results(store: Reader, height: int) -> list[TxResult]:
     """Results in tx order. Raises InvalidInputError if the store has no such block."""
-    data = _read(store, RESULTS, height, "results")
-    return [TxResult.from_value(item) for item in codec.decode(data, bytes_max=RESULTS_BYTES_MAX)]
+    return decode_row("results", _decode_results, _read(store, RESULTS, height, "results"))
 
 
 def read_tx_location(store: Reader, tx_id: bytes) -> tuple[int, int] | None:
@@ -94,8 +99,17 @@ def read_tx_location(store: Reader, tx_id: bytes) -> tuple[int, int] | None:
     row = store.get(TX + tx_id)
     if row is None:
         return None
+    return decode_row("tx location", _decode_location, row)
+
+
+def _decode_results(row: bytes) -> list[TxResult]:
+    items = codec.read_list(codec.decode(row, bytes_max=RESULTS_BYTES_MAX), 2**32, "results")
+    return [TxResult.from_value(item) for item in items]
+
+
+def _decode_location(row: bytes) -> tuple[int, int]:
     height, index = codec.read_array(codec.decode(row, bytes_max=32), 2, "tx location")
-    return height, index
+    return codec.read_int(height, "height"), codec.read_int(index, "index")
 
 
 def _encode_body(block: Block) -> bytes:

@@ -2,7 +2,8 @@
 
 `InvalidInputError`  someone else's data is wrong: refuse it, score the sender, state is unchanged.
 `UsageError`         our own caller asked for something that makes no sense.
-`DurabilityError`    a write or sync failed: stop; never go on as if it had worked.
+`DurabilityError`    a write or sync failed, or our own store is damaged: stop; never go on as if it
+                     had worked.
 """
 
 from __future__ import annotations
@@ -43,3 +44,8 @@ class UsageError(ZynkError):
 
 class DurabilityError(ZynkError):
     """A write that had to be durable is not. The only safe reaction is to stop."""
+
+
+class DamagedStoreError(DurabilityError):
+    """A row of our own store is not what was written. Nothing may rest on it, and nobody who asked
+    for it is to blame."""

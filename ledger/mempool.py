@@ -357,15 +357,16 @@ class Mempool:
         height: int,
         nonces: Mapping[bytes, int],
         balances: Mapping[bytes, int] | None = None,
-    ) -> list[bytes]:
+    ) -> dict[bytes, str]:
         """`height` is final: drop what it included, made void or let expire.
 
         `nonces` (and `balances`, so that what a payer can no longer pay goes too) are those after
-        the block, by payer. Returns the ids dropped without being included.
+        the block, by payer. Returns the ids dropped without being included, each with the code of
+        the refusal that it would get now.
         """
         self.height = height
         included = set(included_ids)
-        dropped: list[bytes] = []
+        dropped: dict[bytes, str] = {}
         old_heads: set[int] = set()
         new_heads: list[_Ranked] = []
         for payer, nonce in nonces.items():
@@ -380,7 +381,7 @@ class Mempool:
                 queue.fees -= entry.tx.fee
                 self._forget(entry)
                 if entry.tx.id not in included:
-                    dropped.append(entry.tx.id)
+                    dropped[entry.tx.id] = "mempool/nonce-used"
             if queue.entries:
                 new_heads.append(_ranked(queue.entries[0]))
             else:
@@ -390,8 +391,10 @@ class Mempool:
             self._heads.extend(new_heads)
             self._heads.sort()
         for payer, balance in (balances or {}).items():
-            dropped += self._cut_unpayable(payer, balance)
-        return dropped + self._expire()
+            unpayable = self._cut_unpayable(payer, balance)
+            dropped.update(dict.fromkeys(unpayable, "mempool/insufficient-balance"))
+        dropped.update(dict.fromkeys(self._expire(), "mempool/expired"))
+        return dropped
 
     def _cut_unpayable(self, payer: bytes, balance: int) -> list[bytes]:
         queue = self._queues.get(payer)

@@ -17,19 +17,31 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import plyvel
 
-from ledger.errors import DurabilityError, InvalidInputError, UsageError
+from ledger.errors import DamagedStoreError, DurabilityError, InvalidInputError, UsageError
 
 WRITE_BUFFER_BYTES = 32 * 2**20  # at 16 MB compaction costs some 13% more CPU a block
 CACHE_BYTES = 64 * 2**20
 BLOCK_BYTES = 4096
 BLOOM_BITS = 10
 OPEN_FILES_MAX = 500
+
+
+T = TypeVar("T")
+
+
+def decode_row(what: str, decode: Callable[[bytes], T], row: bytes) -> T:
+    """`decode(row)` for a row of our own store: bytes that we wrote and that do not decode are
+    damage, not somebody's wrong input. Raises DamagedStoreError."""
+    try:
+        return decode(row)
+    except InvalidInputError as error:
+        raise DamagedStoreError(f"the stored {what} is damaged", got=str(error)) from error
 
 
 class Batch:

@@ -29,6 +29,7 @@ from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
 from node import api_gov, api_stake
+from node.tx_waits import Dropped, Fate
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
 from rpc.metrics import MetricValue
@@ -247,13 +248,18 @@ class Api:
         if wait != "finalized":
             return answers
         ids = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
-        final = await self._node.txpool.wait_final(ids, timeout_ms / 1000)
+        fates = await self._node.txpool.wait_final(ids, timeout_ms / 1000)
         return [
-            self._final_json(outcome, *final[outcome])
-            if isinstance(outcome, bytes) and outcome in final
+            self._fate_json(outcome, fates[outcome])
+            if isinstance(outcome, bytes) and outcome in fates
             else answer
             for outcome, answer in zip(outcomes, answers, strict=True)
         ]
+
+    def _fate_json(self, tx_id: bytes, fate: Fate) -> dict[str, object]:
+        if isinstance(fate, Dropped):
+            return {"tx_id": tx_id.hex(), "status": "dropped", "reason": fate.reason}
+        return self._final_json(tx_id, fate.height, fate.index)
 
     def _final_json(self, tx_id: bytes, height: int, index: int) -> dict[str, object]:
         result = self._chain.results(height)[index]

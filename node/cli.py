@@ -1,9 +1,10 @@
 """`zynk`: the command line.
 
 Exit codes: 0 done; 1 a check failed or the network refused; 2 wrong usage or a missing file;
-3 no answer from the node; 4 a write failed; 5 a light client found an attack; 6 the node must be
-upgraded; 130 interrupted.
-Every command takes `--json`: one JSON object on the last line of standard output.
+3 no answer from the node; 4 a write failed or the store is damaged; 5 a light client found an
+attack; 6 the node must be upgraded; 130 interrupted.
+Every command takes `--json`: one JSON object on the last line of standard output; those that keep
+running print it when they are up.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.progress import Progress
 
 from node.bench import Network, measure_finality, measure_throughput
 from node.cli_node import ask_passphrase
-from node.cli_output import console, json_option, run_async, show
+from node.cli_output import json_option, run_async, show
 from node.keys import load_key
 
 urls_option = click.option(
@@ -114,6 +115,7 @@ def _run(
 ) -> dict[str, Any]:
     if as_json:
         return run_async(work(lambda share: None))
-    with Progress(console=console, transient=True) as bars:
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bars:
         task = bars.add_task(title, total=1.0)
         return run_async(work(lambda share: bars.update(task, completed=share)))

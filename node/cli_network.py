@@ -97,7 +97,7 @@ async def _run_demo(
         if not exit_after:
             if not as_json:
                 _print_next(network, report, path)
-            console.print("\nThe network keeps running; Ctrl-C stops every process.")
+                console.print("\nThe network keeps running; Ctrl-C stops every process.")
             await stop.wait()
     finally:
         codes = await network.stop()

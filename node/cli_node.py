@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +97,20 @@ def init(
 
 @click.command()
 @home_option
-def start(home: Path) -> None:
-    """Run a node until Ctrl-C or SIGTERM."""
+@json_option
+def start(home: Path, as_json: bool) -> None:
+    """Run a node until Ctrl-C or SIGTERM.
+
+    With --json the object says where it listens, once it does, and the log is JSON lines on
+    standard error.
+    """
     config = load_config(home)
-    configure_logging(config.log)
+    configure_logging(replace(config.log, format="json") if as_json else config.log)
     passphrase = ask_passphrase(
         *(home / name for name in (cfg.VALIDATOR_KEY_FILE, cfg.P2P_KEY_FILE, cfg.ANCHOR_KEY_FILE))
     )
-    run_async(run_node(config, passphrase=passphrase))
+    on_ready = (lambda info: click.echo(json.dumps(info))) if as_json else None
+    run_async(run_node(config, passphrase=passphrase, on_ready=on_ready))
 
 
 @click.command()
@@ -174,22 +182,30 @@ def guard() -> None:
 @guard.command("create")
 @home_option
 @click.option(
+    "--floor",
+    type=click.IntRange(1, 2**53 - 1),
+    help="Sign nothing up to this height: at or above all that the key may have signed.",
+)
+@click.option(
     "--i-know-this-key-signed-nothing",
     "is_sure",
     is_flag=True,
-    help="Needed: a new guard for a key that has voted can make it sign twice.",
+    help="Instead of --floor, for a key that has never voted.",
 )
 @json_option
-def guard_create(home: Path, is_sure: bool, as_json: bool) -> None:
-    """Make an empty guard where there is none. Only for a key that has never voted."""
-    if not is_sure:
+def guard_create(home: Path, floor: int | None, is_sure: bool, as_json: bool) -> None:
+    """Make a guard where there is none."""
+    if is_sure == (floor is not None):
         raise UsageError(
             "a new guard forgets what the key has signed, and signing twice is slashed",
-            expected="--i-know-this-key-signed-nothing, or a new key (zynk init)",
+            expected="--floor HEIGHT, at or above every height that the key may have signed (or, "
+            "for a new key, --i-know-this-key-signed-nothing)",
+            got="both" if is_sure else "neither",
         )
     load_config(home)
     document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
     path = home / cfg.VALIDATOR_KEY_FILE
     key = load_key(path, ask_passphrase(path))
-    create_guard(home, document.chain_id, key.public_key)
-    show(as_json, {"guard": str(home / cfg.GUARD_FILE)}, [("guard", home / cfg.GUARD_FILE)])
+    create_guard(home, document.chain_id, key.public_key, floor or 0)
+    data = {"guard": str(home / cfg.GUARD_FILE), "floor_height": floor or 0}
+    show(as_json, data, [("guard", data["guard"]), ("signs above height", floor or 0)])

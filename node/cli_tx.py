@@ -206,6 +206,8 @@ def tx_account(account: str, trust_path: Path | None, rpc_url: str, as_json: boo
 def result_rows(answer: Mapping[str, Any]) -> list[tuple[str, object]]:
     """A tx's outcome for people."""
     rows: list[tuple[str, object]] = [("tx id", answer["tx_id"])]
+    if answer["status"] == "dropped":
+        return [*rows, ("status", f"dropped by this node ({answer['reason']}); submit it again")]
     if answer["status"] != "finalized":
         return [*rows, ("status", f"{answer['status']}: not final yet")]
     code = answer["code"]

@@ -45,8 +45,8 @@ class RpcSettings:
     port: int = 26657
     origins_allowed: tuple[str, ...] = ()
     """Web origins that may POST and open WebSockets."""
-    calls_per_s_per_ip_max: int = 0
-    """0: no limit."""
+    calls_per_s_per_ip_max: int = 5_000
+    """Cost of calls (docs/rpc.md, "Limits"); 0: no limit."""
     connections_max: int = 1024
     body_bytes_max: int = 4 * 1024 * 1024
 

@@ -19,7 +19,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import structlog
@@ -83,29 +83,38 @@ class Node:
         self.started_at = time.time()
         self.is_stopping = False
         self._passphrase = passphrase
+        self._undo = contextlib.AsyncExitStack()
         self._committed_at = time.monotonic()
 
     # --- life ---
 
     async def start(self) -> None:
         """Raises UsageError (UpgradeNeeded), InvalidInputError or DurabilityError with what to
-        do."""
+        do; what was started by then is stopped."""
+        async with contextlib.AsyncExitStack() as undo:
+            await self._start(undo)
+            self._undo = undo.pop_all()
+
+    async def _start(self, undo: contextlib.AsyncExitStack) -> None:
+        """`undo` gets the end of each part as soon as the part needs one."""
         home = self.config.home
         document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
         self.genesis = document.to_state()
         self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
+        undo.callback(self.store.close)
         self.chain = open_chain(
             self.store, self.genesis, commit_rows, protocol_versions=self._protocol_versions
         )
         needed = self.chain.upgrade_needed()
         if needed is not None:
-            self.store.close()
             raise needed
         self.log_tree = LogTree(self.store)
         gc.collect()
         gc.freeze()
         self.voting: VotingKey = open_voting_key(home, self.chain, self.store, self._passphrase)
+        undo.callback(self.voting.close)
         self.signatures = SignaturePool()
+        undo.callback(self.signatures.close)
         self.link = P2PLink(self._p2p_config(), self)
         self.offences = Offences(clock=time.monotonic, on_drop=self._drop_peer)
         self.txpool = TxPool(
@@ -115,6 +124,7 @@ class Node:
             link=self.link,
             topic=f"tx/{self.chain.chain_id}",
             on_pending=lambda: self.driver.wake(),
+            on_offence=self.offences.add,
         )
         self.evidence = EvidencePool(self.chain, self.store, self._spread_evidence)
         self.driver = self._new_driver()
@@ -126,10 +136,13 @@ class Node:
             on_caught_up=self.driver.start_height,
             on_bad_peer=lambda peer, error: self._drop_peer(peer, str(error)),
             on_failure=self.driver.stop,
+            reserved=frozenset(self.link.validators),
         )
+        anchor_store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER))
+        undo.callback(anchor_store.close)
         self.anchoring = Anchoring(
             chain=self.chain,
-            store=LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER)),
+            store=anchor_store,
             log_tree=self.log_tree,
             key=load_key(home / cfg.ANCHOR_KEY_FILE, self._passphrase),
             txpool=self.txpool,
@@ -137,12 +150,19 @@ class Node:
         )
         self.api = Api(self)
         self.rpc = RpcServer(self.api, self._rpc_config())
+        undo.push_async_callback(self.link.stop)
+        undo.push_async_callback(self.txpool.stop)
+        undo.push_async_callback(self.anchoring.stop)
+        undo.push_async_callback(self.sync.stop)
+        undo.callback(self.driver.stop, "node is stopping")
         self.txpool.start()
         await self.link.start()
         self.link.set_height(self.chain.height)
         self.driver.start_height()
         self.anchoring.start()
-        self.rpc_port = await self.rpc.start()
+        self.rpc_port = await self._start_rpc()
+        undo.push_async_callback(self.rpc.stop)
+        undo.callback((home / cfg.READY_FILE).unlink, missing_ok=True)
         self._write_ready_file()
         log.info(
             "node is up",
@@ -154,20 +174,22 @@ class Node:
             voting=self.voting.reason or "yes",
         )
 
+    async def _start_rpc(self) -> int:
+        settings = self.config.rpc
+        try:
+            return await self.rpc.start()
+        except OSError as error:
+            raise UsageError(
+                f"the RPC address {settings.host}:{settings.port} can not be used",
+                expected=f"a free address in rpc.host and rpc.port of "
+                f"{self.config.home / cfg.CONFIG_FILE}",
+                got=error.strerror or str(error),
+            ) from error
+
     async def stop(self) -> None:
         """Stop in the reverse order; nothing announced is lost."""
         self.is_stopping = True
-        (self.config.home / cfg.READY_FILE).unlink(missing_ok=True)
-        await self.rpc.stop()
-        self.driver.stop("node is stopping")
-        await self.sync.stop()
-        await self.anchoring.stop()
-        await self.txpool.stop()
-        await self.link.stop()
-        self.signatures.close()
-        self.voting.close()
-        self.anchoring.store.close()
-        self.store.close()
+        await self._undo.aclose()
         log.info("node stopped", height=self.chain.height)
 
     # --- how it is ---
@@ -218,7 +240,6 @@ class Node:
             else:
                 raise InvalidInputError("channel is unknown", got=str(channel))
         except InvalidInputError as error:
-            log.warning("bad message", peer=peer, channel=channel, error=str(error))
             self.offences.add(peer, str(error))
 
     def on_gossip(self, peer: str, topic: str, payload: bytes) -> None:
@@ -372,19 +393,19 @@ class Node:
         replace_file(path, proof.encode())
         log.critical("fork proof saved", path=str(path), height=proof.height)
 
+    def ready_info(self) -> dict[str, object]:
+        """Where a node that is up listens, and its processes."""
+        return {
+            "pid": os.getpid(),
+            "p2p_pid": self.link.pid,
+            "rpc": f"http://{self.config.rpc.host}:{self.rpc_port}",
+            "p2p": self.link.listen_addr,
+        }
+
     def _write_ready_file(self) -> None:
         path = self.config.home / cfg.READY_FILE
         scratch = path.with_suffix(".tmp")
-        scratch.write_text(
-            json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "p2p_pid": self.link.pid,
-                    "rpc": f"http://{self.config.rpc.host}:{self.rpc_port}",
-                    "p2p": self.link.listen_addr,
-                }
-            )
-        )
+        scratch.write_text(json.dumps(self.ready_info()))
         scratch.replace(path)
 
 
@@ -397,9 +418,11 @@ async def run_node(
     *,
     passphrase: str | None = None,
     protocol_versions: Collection[int] = PROTOCOL_VERSIONS,
+    on_ready: Callable[[Mapping[str, object]], None] | None = None,
 ) -> None:
-    """Start a node and run it until SIGINT or SIGTERM. Raises UpgradeNeeded when the chain goes on
-    in a protocol version that is not among `protocol_versions`; the node has stopped by then."""
+    """Start a node and run it until SIGINT or SIGTERM. `on_ready` gets its `ready_info`. Raises
+    UpgradeNeeded when the chain goes on in a protocol version that is not among
+    `protocol_versions`; the node has stopped by then."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -408,6 +431,8 @@ async def run_node(
     node = Node(config, passphrase=passphrase, protocol_versions=protocol_versions, on_end=stop.set)
     await node.start()
     try:
+        if on_ready is not None:
+            on_ready(node.ready_info())
         await stop.wait()
     finally:
         with contextlib.suppress(ZynkError):

@@ -173,5 +173,7 @@ class Demo:
         )
         self.report.data["receipt"] = str(receipt_path)
         self.report.data["receipt_bytes"] = len(receipt)
+        if not verdict.is_ok:
+            raise InvalidInputError(f"the receipt of {path} does not hold", got=verdict.reason)
         digest = hashlib.sha256(receipt).hexdigest()[:8]
         return None, f"{len(receipt)} bytes ({digest}), {len(verdict.steps)} checks"

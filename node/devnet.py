@@ -17,14 +17,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ledger.errors import UsageError, ZynkError
 from ledger.params import ChainParams
-from node.config import READY_FILE, ConsensusSettings, NodeConfig, P2PSettings, RpcSettings
-from node.home import create_network_homes
+from node.config import (
+    CONFIG_FILE,
+    READY_FILE,
+    ConsensusSettings,
+    NodeConfig,
+    P2PSettings,
+    RpcSettings,
+    load_config,
+    render_config,
+)
+from node.home import create_network_homes, write_synced
 from p2p.identity import peer_id_of_seed
 from rpc.client import RpcClient
 from rpc.errors import RpcConnectionError, RpcError
@@ -35,6 +44,8 @@ PORT_STEP = 10
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.05
+MOVES_MAX = 3
+"""How often a node gets other ports because they were taken after they were picked."""
 LOG_TAIL_BYTES = 4000
 
 
@@ -155,7 +166,14 @@ class Devnet:
         for index in chosen:
             self.launch(index)
         for index in chosen:
-            await self.wait_listening(index)
+            for moves_left in reversed(range(MOVES_MAX + 1)):
+                try:
+                    await self.wait_listening(index)
+                    break
+                except ZynkError:
+                    if not (moves_left and self._move_if_taken(index)):
+                        raise
+                    self.launch(index)
 
     async def wait_listening(self, index: int, timeout_s: float = START_TIMEOUT_S) -> None:
         """Until the node's RPC listens. Raises ZynkError if it ended or takes too long."""
@@ -167,6 +185,31 @@ class Devnet:
                     f"validator-{index} did not start", got=f"its log ends:\n{node.log_tail()}"
                 )
             await asyncio.sleep(POLL_S)
+
+    def _move_if_taken(self, index: int) -> bool:
+        """Give a node that ended other ports for those that somebody took since they were picked;
+        False if none was. The others learn its new p2p port at their next start: until then it
+        dials them."""
+        node = self.nodes[index]
+        if node.is_running:
+            return False
+        config = load_config(node.home)
+        rpc_port, p2p_port = (_free_port(port) for port in (config.rpc.port, config.p2p.port))
+        if (rpc_port, p2p_port) == (config.rpc.port, config.p2p.port):
+            return False
+        for other in self.nodes:
+            theirs = load_config(other.home)
+            peers = tuple(
+                peer.replace(f"/tcp/{config.p2p.port}/", f"/tcp/{p2p_port}/")
+                for peer in theirs.p2p.peers
+            )
+            _write_config(replace(theirs, p2p=replace(theirs.p2p, peers=peers)))
+        own = load_config(node.home)
+        _write_config(
+            replace(own, rpc=replace(own.rpc, port=rpc_port), p2p=replace(own.p2p, port=p2p_port))
+        )
+        node.rpc_port = rpc_port
+        return True
 
     def signal(self, index: int, number: int) -> None:
         """Send a signal to the node process alone (SIGKILL, SIGSTOP, SIGCONT, ...)."""
@@ -252,6 +295,18 @@ def pick_ports(count: int, *, prefer_default: bool) -> list[int]:
     finally:
         for sock in held:
             sock.close()
+
+
+def _free_port(port: int) -> int:
+    """`port` if it is free, else another."""
+    sock = _bind(port) or _bind(0) or _no_port()
+    with sock:
+        found: int = sock.getsockname()[1]
+        return found
+
+
+def _write_config(config: NodeConfig) -> None:
+    write_synced(config.home / CONFIG_FILE, render_config(config).encode())
 
 
 def _bind(port: int) -> socket.socket | None:

@@ -21,7 +21,7 @@ from consensus import inputs
 from consensus.core import Core
 from consensus.fork_proof import ForkProof
 from consensus.leader import leader
-from consensus.messages import ConsensusMessage, Final, Propose, decode_message
+from consensus.messages import ConsensusMessage, Final, Propose, Vote, decode_message
 from consensus.statement import Statement, propose_sign_bytes
 from ledger.block import Block
 from ledger.chain import BlockTooEarly, Chain, Commit
@@ -108,10 +108,13 @@ class ConsensusDriver:
         height = self._chain.height + 1
         if height == self.core.height:
             return  # at work on it: beginning anew would forget the others' votes and the timer
+        self._begin(height, is_anew=self.core.height == 0)
+
+    def _begin(self, height: int, *, is_anew: bool) -> None:
         blocks, certificates = self._chain.load_consensus(height)
         records = () if self._guard is None else tuple(self._guard.records_at(height))
         recovered = None
-        if blocks or certificates or records or self.core.height == 0:
+        if blocks or certificates or records or is_anew:
             recovered = inputs.Recovered(
                 guard=records, certificates=tuple(certificates), blocks=tuple(blocks)
             )
@@ -121,6 +124,7 @@ class ConsensusDriver:
                 parent_hash=self._chain.head_hash,
                 parent_certificate=self._chain.head_certificate,
                 validators=self._chain.validators,
+                next_validators=self._chain.next_validators,
                 leaders=self._chain.leaders,
                 seed=self._chain.seed,
                 recovered=recovered,
@@ -164,7 +168,10 @@ class ConsensusDriver:
         """Channel 0. Raises InvalidInputError."""
         tag, body = payload[0], payload[1:]
         if tag == wire.TAG_CONSENSUS:
-            self.feed(inputs.Received(peer=peer, message=decode_message(body)))
+            message = decode_message(body)
+            if isinstance(message, Vote | Propose):
+                self._check_signer(message.height, message.signer)
+            self.feed(inputs.Received(peer=peer, message=message))
         elif tag == wire.TAG_COMPACT:
             compact = wire.CompactProposal.decode(body)
             if self._is_worth_completing(compact):
@@ -174,15 +181,23 @@ class ConsensusDriver:
         else:
             self.proposals.on_message(peer, tag, body)
 
+    def _check_signer(self, height: int, signer: bytes) -> None:
+        """Only validators vote and propose. Raises InvalidInputError, for the two heights whose set
+        is known here: the one in work and the next."""
+        ahead = height - (self._chain.height + 1)
+        if ahead not in (0, 1):
+            return
+        validators = self._chain.next_validators if ahead else self._chain.validators
+        if signer not in validators:
+            raise InvalidInputError("signer is no validator", got=signer.hex())
+
     def _is_worth_completing(self, compact: wire.CompactProposal) -> bool:
         """A proposal of this height's leader, or of a validator for the next height (whose leader
         is not known yet), signed. Raises InvalidInputError for a forged one."""
         ahead = compact.height - (self._chain.height + 1)
         if ahead not in (0, 1):
             return False
-        validators = self._chain.next_validators if ahead else self._chain.validators
-        if compact.signer not in validators:
-            return False
+        self._check_signer(compact.height, compact.signer)
         if ahead == 0 and compact.signer != leader(
             self._chain.seed, compact.view, self._chain.leaders, self._chain.validators
         ):
@@ -215,18 +230,48 @@ class ConsensusDriver:
             self._is_stepping = False
 
     def _step(self, event: inputs.Input) -> None:
-        """One step. Whatever goes wrong, the rest of its effects do not happen."""
+        """One step. An exception below is a bug of ours, perhaps met on purpose by a peer: losing
+        that step is better than stopping, since the guard keeps us from signing twice whatever
+        state this leaves. But a timer that is lost would never come again, so the height is then
+        built anew from its records, as after a crash; if even that fails, nothing is left."""
         try:
-            for effect in self.core.step(int(self._loop.time() * 1000), event):
-                self._perform(effect)
+            effects = self.core.step(int(self._loop.time() * 1000), event)
+        except Exception:
+            self._note_failure("a consensus step failed", input=type(event).__name__)
+            if isinstance(event, inputs.StartHeight):
+                self.stop(f"height {event.height} can not be started, for a bug of this node")
+            elif isinstance(event, inputs.TimerFired):
+                self._rebuild_height()
+            return
+        try:
+            for effect in effects:
+                self._perform_or_note(effect)
         except _StoppedError:
             pass
         except DurabilityError as error:
             self.stop(f"a write failed: {error}")
+
+    def _perform_or_note(self, effect: fx.Effect) -> None:
+        """A bug in one effect costs that effect. But nothing may leave that was not persisted, and
+        a height whose block was not committed never ends: these two stop the driver. Raises
+        DurabilityError, and _StoppedError if nothing more may happen."""
+        try:
+            self._perform(effect)
+        except (_StoppedError, DurabilityError):
+            raise
+        except Exception as error:
+            name = type(effect).__name__
+            self._note_failure("an effect of consensus failed", effect=name)
+            if isinstance(effect, fx.Persist | fx.Finalise):
+                self.stop(f"{name} failed, for a bug of this node: {error!r}")
+                raise _StoppedError from error
+
+    def _rebuild_height(self) -> None:
+        try:
+            self._begin(self._chain.height + 1, is_anew=True)
         except Exception:
-            # A bug of ours, perhaps met on purpose by a peer: the guard keeps us from signing
-            # twice whatever state this leaves, so losing one step is safer than stopping.
-            self._note_failure("a consensus step failed", input=type(event).__name__)
+            self._note_failure("the records of a height can not be read")
+            self.stop("the height can not be built anew: its records can not be read")
 
     def _note_failure(self, what: str, **details: object) -> None:
         """Called while an exception is handled."""
@@ -439,7 +484,12 @@ class ConsensusDriver:
             self.stop(f"a finalised block breaks our rules: {error}")
             return
         self.nullified_views_total += effect.certificate.view - 1
-        self.committed(commit)
+        try:
+            self.committed(commit)
+        except DurabilityError:
+            raise
+        except Exception:  # the height is final whoever can not hear of it
+            self._note_failure("a final height was not told to all", height=commit.height)
         self.start_height()
 
     def committed(self, commit: Commit) -> None:

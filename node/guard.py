@@ -94,9 +94,8 @@ class GuardFile:
         if not path.exists():
             raise GuardUnusableError(
                 f"there is no sign guard at {path}, so this node does not vote. Put the file back "
-                "from this machine's own disk (an older copy is not safe: it forgets votes). If it "
-                "is lost, create a new guard by the explicit command, with a floor above every "
-                "height that this key may have signed"
+                "from this machine's own disk (an older copy is not safe: it forgets votes)",
+                is_lost=True,
             )
         return cls._load(path, chain_id, public_key, _lock(path), sync)
 
@@ -111,9 +110,8 @@ class GuardFile:
             os.close(lock)
             raise GuardUnusableError(
                 f"the sign guard at {path} can't be used, so this node does not vote ({error}). "
-                "Keep the file for inspection, and check the disk. To vote again under this key, "
-                "move the file away and create a new guard by the explicit command, with a floor "
-                "above every height that this key may have signed"
+                "Move the file away, keep it for inspection, and check the disk",
+                is_lost=True,
             ) from error
         except OSError as error:
             os.close(lock)

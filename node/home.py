@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from consensus.guard import VIEW_END
 from genesis.document import GenesisAccount, GenesisDocument
 from genesis.network import generate_network
 from ledger.ed25519 import KeyPair
@@ -53,11 +54,13 @@ def create_home(
     write_synced(home / cfg.CONFIG_FILE, cfg.render_config(config).encode())
 
 
-def create_guard(home: Path, chain_id: str, public_key: bytes) -> None:
-    """Make an empty sign guard. Raises UsageError if there is one."""
+def create_guard(home: Path, chain_id: str, public_key: bytes, floor_height: int = 0) -> None:
+    """Make a sign guard under which nothing up to `floor_height` is signed. Raises UsageError if
+    there is one."""
     path = home / cfg.GUARD_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    GuardFile.create(path, chain_id, public_key).close()
+    floor = (floor_height, VIEW_END) if floor_height else (0, 0)
+    GuardFile.create(path, chain_id, public_key, floor=floor).close()
 
 
 def create_next_keys(home: Path, chain_id: str, passphrase: str | None) -> tuple[Path, Path]:

@@ -24,18 +24,15 @@ from ledger.chain import Chain, Commit
 from ledger.errors import DurabilityError, InvalidInputError
 from ledger.finality import verify_final_header
 from node import wire
+from node.range_server import RangeServer
 from node.txpool import TxPool
 from p2p.link import P2PLink
 
 RANGE_BLOCKS = 32
-RANGE_BYTES = 1024 * 1024
 RESPONSE_TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.5
 SYNC_GAP_HEIGHTS = 4
 """Up to this far behind, consensus catches up by itself (DESIGN rule 16)."""
-REQUESTS_PER_S_MAX = 20
-REQUESTS_OF_ALL_PER_S_MAX = 60
-"""Serving a full range costs some 10 ms of the event loop, which consensus shares."""
 FAULT_PAUSE_S = 1.0
 FAULT_PAUSE_MAX_S = 60.0
 FAULTY_PEERS_MAX = 1024
@@ -46,7 +43,8 @@ log = structlog.get_logger("sync")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncProgress:
-    """For `zynk status`. Heights; `is_syncing` is False when consensus keeps up by itself."""
+    """For `zynk status`. Heights; `is_syncing` is False when consensus keeps up by itself, and as
+    long as no verified block shows that this node is behind: anybody can claim a height."""
 
     is_syncing: bool
     height: int
@@ -67,6 +65,7 @@ class BlockSync:
         on_caught_up: Callable[[], None],
         on_bad_peer: Callable[[str, InvalidInputError], None],
         on_failure: Callable[[str], None],
+        reserved: frozenset[str] = frozenset(),
     ) -> None:
         self._chain = chain
         self.txpool = txpool
@@ -79,8 +78,9 @@ class BlockSync:
         self._pending: tuple[str, asyncio.Future[wire.Range]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._rate = 0.0
-        self._served_of_all = (0.0, 0)
-        self._served: dict[str, tuple[float, int]] = {}
+        self._server = RangeServer(chain=chain, link=link, reserved=reserved)
+        self._proven: set[str] = set()
+        """Peers of which this sync has a verified block."""
         self._turn = 0
         self._faults: OrderedDict[str, tuple[int, float]] = OrderedDict()
         """Peer -> (failures in a row, loop time until which its claims do not count)."""
@@ -93,7 +93,8 @@ class BlockSync:
 
     def on_peer_down(self, peer: str) -> None:
         self._tips.pop(peer, None)
-        self._served.pop(peer, None)
+        self._proven.discard(peer)
+        self._server.forget(peer)
         if self._pending is not None and self._pending[0] == peer:
             self._fail_pending("the peer went away")
 
@@ -110,17 +111,24 @@ class BlockSync:
             self._task = asyncio.create_task(self._run(), name="block-sync")
 
     async def stop(self) -> None:
+        self._server.stop()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     @property
+    def is_running(self) -> bool:
+        """Whether peers that claim to be ahead are being asked; they may all be liars."""
+        return self._task is not None and not self._task.done()
+
+    @property
     def progress(self) -> SyncProgress:
-        is_syncing = self._task is not None and not self._task.done()
+        is_syncing = self.is_running and bool(self._proven)
+        tips = [self._tips.get(peer, 0) for peer in self._proven] if is_syncing else []
         return SyncProgress(
             is_syncing=is_syncing,
             height=self._chain.height,
-            target_height=max(self._chain.height, *self._tips.values(), 0),
+            target_height=max(self._chain.height, *tips, 0),
             blocks_per_s=self._rate if is_syncing else 0.0,
         )
 
@@ -128,14 +136,16 @@ class BlockSync:
 
     async def _run(self) -> None:
         began, height_began, logged = self._loop.time(), self._chain.height, 0.0
-        log.info("behind the network", height=height_began, target=self.progress.target_height)
+        self._proven.clear()
+        is_at_tip = False
         while not self._chain.upgrade_needed() and (peer := self._pick_peer()) is not None:
             try:
                 height = self._chain.height
                 answer = await self._request(peer)
                 if peer in self._tips:  # else it left with its answer still under way
                     self._tips[peer] = answer.tip_height
-                await self._apply(answer)
+                await self._apply(peer, answer)
+                is_at_tip = self._chain.height >= answer.tip_height
                 if self._chain.height == height < answer.tip_height:
                     raise InvalidInputError("range holds nothing new")
                 self._faults.pop(peer, None)
@@ -154,7 +164,7 @@ class BlockSync:
                 self._note_fault(peer)
             elapsed = max(self._loop.time() - began, 1e-3)
             self._rate = (self._chain.height - height_began) / elapsed
-            if self._loop.time() - logged > LOG_INTERVAL_S:
+            if self._proven and self._loop.time() - logged > LOG_INTERVAL_S:
                 logged = self._loop.time()
                 progress = self.progress
                 log.info(
@@ -163,7 +173,12 @@ class BlockSync:
                     target=progress.target_height,
                     blocks_per_s=round(self._rate, 1),
                 )
-        log.info("caught up", height=self._chain.height, blocks=self._chain.height - height_began)
+        if self._chain.height > height_began:
+            log.info(
+                "caught up" if is_at_tip else "sync ended: no peer gives more",
+                height=self._chain.height,
+                blocks=self._chain.height - height_began,
+            )
         try:
             self._on_caught_up()
         except DurabilityError as error:
@@ -194,7 +209,7 @@ class BlockSync:
         finally:
             self._pending = None
 
-    async def _apply(self, answer: wire.Range) -> None:
+    async def _apply(self, peer: str, answer: wire.Range) -> None:
         if not answer.items and answer.tip_height > self._chain.height:
             raise InvalidInputError("peer claims a height but sends no blocks")
         for block_bytes, certificate_bytes in answer.items:
@@ -220,6 +235,9 @@ class BlockSync:
                 continue
             self._chain.judge(block, txs, now_ms=None)
             self._on_commit(self._chain.commit(block, certificate, txs))
+            if not self._proven:
+                log.info("behind the network", height=block.height, target=answer.tip_height)
+            self._proven.add(peer)
             await asyncio.sleep(0)
 
     def _fail_pending(self, why: str) -> None:
@@ -236,35 +254,6 @@ class BlockSync:
         if self._pending is not None and self._pending[0] == peer and not self._pending[1].done():
             self._pending[1].set_result(answer)
 
-    def _take_from_budget(self, now: float) -> bool:
-        """One request of the second's budget for all peers together."""
-        second, count = self._served_of_all
-        if now - second >= 1.0:
-            second, count = now, 0
-        self._served_of_all = (second, count + 1)
-        return count < REQUESTS_OF_ALL_PER_S_MAX
-
     def on_request(self, peer: str, payload: bytes) -> None:
         """Channel 2: serve a range. Raises InvalidInputError."""
-        if payload[0] != wire.TAG_RANGE_REQUEST:
-            raise InvalidInputError("sync request is unknown", got=hex(payload[0]))
-        request = wire.RangeRequest.decode(payload[1:])
-        second, count = self._served.get(peer, (0.0, 0))
-        now = self._loop.time()
-        if now - second >= 1.0:
-            second, count = now, 0
-        self._served[peer] = (second, count + 1)
-        if count >= REQUESTS_PER_S_MAX or not self._take_from_budget(now):
-            return
-        items: list[tuple[bytes, bytes]] = []
-        room = RANGE_BYTES
-        for height in range(request.height_from, request.height_from + request.count):
-            if not 1 <= height <= self._chain.height:
-                break
-            block, certificate = self._chain.block(height), self._chain.certificate(height)
-            room -= len(block.encoded)
-            if room < 0 and items:
-                break
-            items.append((block.encoded, certificate.encode()))
-        answer = wire.Range(tip_height=self._chain.height, items=tuple(items))
-        self._link.send(peer, wire.CHANNEL_SYNC_RESPONSE, answer.encode())
+        self._server.on_request(peer, payload)

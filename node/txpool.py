@@ -10,7 +10,7 @@ every peer had its turn with some txs, the next `OFFER_IDS_MAX` follow.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
@@ -23,18 +23,27 @@ from ledger.mempool import Mempool
 from ledger.tx import Tx
 from node import wire
 from node.signature_pool import SignaturePool
+from node.tx_waits import Dropped, Fate, Final, TxWaits
 from p2p.link import P2PLink
+from p2p.rate import TokenBucket
 
 GOSSIP_INTERVAL_S = 0.05
 GOSSIP_BYTES_MAX = 256 * 1024
 OFFER_INTERVAL_S = 0.5
 OFFER_AGE_S = 1.0
 OFFER_IDS_MAX = 2048
+ASKS_PER_S_MAX = 4.0
+ASKS_BURST = 16.0
+"""Offers, and wants, of one peer: honest nodes send at most two a second."""
+ASKING_PEERS_MAX = 1024
 WANT_ANSWER_BYTES_MAX = 1024 * 1024
 """A want names ids of 32 B and gets txs of up to 64 KiB; the next offer brings the rest."""
 INBOX_BYTES_MAX = 8 * 1024 * 1024
+INBOX_MESSAGES_MAX = 2048
+MESSAGE_OVERHEAD_BYTES = 256
+"""What a queued message takes beside its payload."""
+INBOX_MESSAGES_A_TURN = 16
 ADMIT_BATCH_TXS = 256
-WAITERS_MAX = 20_000
 BARRED_MAX = 1024
 RESTART_PAUSE_S = 0.5
 
@@ -56,6 +65,7 @@ class TxPool:
         link: P2PLink,
         topic: str,
         on_pending: Callable[[], None],
+        on_offence: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self.mempool = mempool
         self.refused_total = 0
@@ -64,6 +74,7 @@ class TxPool:
         self._link = link
         self._topic = topic
         self._on_pending = on_pending
+        self._on_offence = on_offence
         self._outbox: list[bytes] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flushed_at = 0.0
@@ -71,8 +82,9 @@ class TxPool:
         self.inbox_bytes = 0
         self._inbox_filled = asyncio.Event()
         self._first_seen: dict[bytes, float] = {}
-        self._waiters: dict[bytes, tuple[asyncio.Future[tuple[int, int]], int]] = {}
+        self._waits = TxWaits(self._fate_of)
         self._offer_turn = 0
+        self._asks: OrderedDict[tuple[str, int], TokenBucket] = OrderedDict()
         self._barred: dict[bytes, None] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -89,31 +101,43 @@ class TxPool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for waiter, _ in self._waiters.values():
-            waiter.cancel()
+        self._waits.cancel()
 
     @property
     def waiting(self) -> int:
         """How many txs somebody waits for."""
-        return len(self._waiters)
+        return len(self._waits)
 
     # --- admission ---
 
     async def submit(self, encoded: Sequence[bytes]) -> list[Outcome]:
         """Admit txs of our own clients and pass them on. One outcome a tx, in order; a tx that
         is already pending or final counts as admitted."""
-        outcomes, added = await self._admit(encoded)
-        if added:
-            self._outbox += [tx.encoded for tx in added]
-            self._schedule_flush()
+        outcomes: list[Outcome] = []
+        for start in range(0, len(encoded), ADMIT_BATCH_TXS):
+            if start:  # txs that are refused early make no other pause
+                await asyncio.sleep(0)
+            judged, added, _ = await self._admit(encoded[start : start + ADMIT_BATCH_TXS])
+            outcomes += judged
+            if added:
+                self._outbox += [tx.encoded for tx in added]
+                self._schedule_flush()
         return outcomes
 
-    async def _admit(self, encoded: Sequence[bytes]) -> tuple[list[Outcome], list[Tx]]:
+    async def _admit(self, encoded: Sequence[bytes]) -> tuple[list[Outcome], list[Tx], list[int]]:
+        """Outcomes, the txs that are new, and the places of those that no honest node passes on:
+        malformed, or with a wrong signature."""
         outcomes: list[Outcome | None] = [None] * len(encoded)
         fresh: list[tuple[int, Tx]] = []
+        faults: list[int] = []
         for position, data in enumerate(encoded):
             try:
                 tx = Tx.decode(data)
+            except InvalidInputError as error:
+                outcomes[position] = error
+                faults.append(position)
+                continue
+            try:
                 if not self._is_known(tx.id):
                     self._check_before_signature(tx)
                     fresh.append((position, tx))
@@ -128,6 +152,7 @@ class TxPool:
         for (position, tx), is_valid in zip(fresh, verdicts, strict=True):
             try:
                 if not is_valid:
+                    faults.append(position)
                     raise InvalidInputError("tx signature is wrong", got=tx.id.hex())
                 if self._add(tx, now):
                     added.append(tx)
@@ -136,7 +161,7 @@ class TxPool:
         self.refused_total += sum(isinstance(outcome, ZynkError) for outcome in outcomes)
         if added:
             self._on_pending()
-        return [outcome for outcome in outcomes if outcome is not None], added
+        return [outcome for outcome in outcomes if outcome is not None], added, faults
 
     def _is_known(self, tx_id: bytes) -> bool:
         return tx_id in self.mempool or self._chain.tx_location(tx_id) is not None
@@ -158,25 +183,28 @@ class TxPool:
         admission = self.mempool.add(
             tx, account_nonce=account.nonce, account_balance=account.balance
         )
-        for gone in (admission.replaced_id, *admission.evicted_ids):
-            if gone is not None:
-                self._first_seen.pop(gone, None)
+        if admission.replaced_id is not None:
+            self._drop([admission.replaced_id], "mempool/replaced")
+        self._drop(admission.evicted_ids, "mempool/evicted")
         self._first_seen[tx.id] = now
         return True
 
     # --- from and to peers ---
 
     def on_gossip(self, peer: str, payload: bytes) -> None:
-        """A tx batch from the network: bounded, admitted by the inbox task."""
-        if self.inbox_bytes + len(payload) > INBOX_BYTES_MAX:
+        """A tx batch made by `peer`: bounded, admitted by the inbox task, its faults scored."""
+        size = len(payload) + MESSAGE_OVERHEAD_BYTES
+        if len(self._inbox) >= INBOX_MESSAGES_MAX or self.inbox_bytes + size > INBOX_BYTES_MAX:
             return  # pull repair brings it again when there is room
         self._inbox.append((peer, payload))
-        self.inbox_bytes += len(payload)
+        self.inbox_bytes += size
         self._inbox_filled.set()
 
     def on_message(self, peer: str, payload: bytes) -> None:
         """Channel 1: offers, wants and tx batches. Raises InvalidInputError."""
         tag, body = payload[0], payload[1:]
+        if tag in (wire.TAG_OFFER, wire.TAG_WANT) and not self._may_ask(peer, tag):
+            raise InvalidInputError("offers or wants come too often")
         if tag == wire.TAG_OFFER:
             wanted = [i for i in wire.decode_ids(body) if not self._is_known(i)]
             if wanted:
@@ -189,6 +217,14 @@ class TxPool:
             self.on_gossip(peer, payload)
         else:
             raise InvalidInputError("tx message is unknown", expected="0x10..0x12", got=hex(tag))
+
+    def _may_ask(self, peer: str, tag: int) -> bool:
+        now = self._loop.time()
+        bucket = self._asks.pop((peer, tag), None) or TokenBucket(ASKS_PER_S_MAX, now, ASKS_BURST)
+        self._asks[peer, tag] = bucket
+        if len(self._asks) > 2 * ASKING_PEERS_MAX:
+            self._asks.popitem(last=False)
+        return bucket.take(1.0, now)
 
     def _wanted_txs(self, ids: Sequence[bytes]) -> list[bytes]:
         txs: list[bytes] = []
@@ -206,23 +242,37 @@ class TxPool:
     async def _admit_from_inbox(self) -> None:
         while True:
             await self._inbox_filled.wait()
-            encoded: list[bytes] = []
-            while self._inbox and len(encoded) < ADMIT_BATCH_TXS:
-                peer, payload = self._inbox.popleft()
-                self.inbox_bytes -= len(payload)
-                try:
-                    if payload[:1] != bytes([wire.TAG_TXS]):
-                        raise InvalidInputError("gossip is not a tx batch")
-                    encoded += wire.decode_txs(payload[1:])
-                except InvalidInputError as error:
-                    log.warning("bad tx batch", peer=peer, error=str(error))
-            if not self._inbox:
-                self._inbox_filled.clear()
-            if encoded:
-                await self._admit(encoded)
+            txs = self._take_from_inbox()
+            for start in range(0, len(txs), ADMIT_BATCH_TXS):
+                batch = txs[start : start + ADMIT_BATCH_TXS]
+                _, _, faults = await self._admit([data for _, data in batch])
+                for position in faults:
+                    self._on_offence(batch[position][0], "malformed or forged tx")
+                await asyncio.sleep(0)  # as below
             # Neither wait above yields while there is more and nothing to verify: a full inbox
             # of junk would hold up consensus for seconds.
             await asyncio.sleep(0)
+
+    def _take_from_inbox(self) -> list[tuple[str, bytes]]:
+        """One turn's share of (peer, tx), from few enough messages that junk costs little."""
+        txs: list[tuple[str, bytes]] = []
+        for _ in range(INBOX_MESSAGES_A_TURN):
+            if not self._inbox or len(txs) >= ADMIT_BATCH_TXS:
+                break
+            peer, payload = self._inbox.popleft()
+            self.inbox_bytes -= len(payload) + MESSAGE_OVERHEAD_BYTES
+            try:
+                if payload[:1] != bytes([wire.TAG_TXS]):
+                    raise InvalidInputError("gossip is not a tx batch")
+                batch = wire.decode_txs(payload[1:])
+                if not batch:
+                    raise InvalidInputError("tx batch is empty")
+                txs += [(peer, tx) for tx in batch]
+            except InvalidInputError as error:
+                self._on_offence(peer, str(error))
+        if not self._inbox:
+            self._inbox_filled.clear()
+        return txs
 
     def _schedule_flush(self) -> None:
         if self._flush_timer is not None:
@@ -266,8 +316,7 @@ class TxPool:
         self._barred[tx_id] = None
         if len(self._barred) > BARRED_MAX:
             self._barred.pop(next(iter(self._barred)))
-        for gone in self.mempool.remove(tx_id):
-            self._first_seen.pop(gone, None)
+        self._drop(self.mempool.remove(tx_id), "tx/not-executable")
 
     def find(self, tx_id: bytes) -> bytes | None:
         """Wire bytes of a pending tx."""
@@ -303,59 +352,29 @@ class TxPool:
 
     # --- finality ---
 
-    async def wait_final(
-        self, tx_ids: Iterable[bytes], timeout_s: float
-    ) -> dict[bytes, tuple[int, int]]:
-        """(height, index in the block) of each tx that is final here within `timeout_s`; the
-        others are left out. Raises InvalidInputError (retry) when too many are waited for."""
-        waiters: dict[bytes, asyncio.Future[tuple[int, int]]] = {}
-        try:
-            for tx_id in dict.fromkeys(tx_ids):
-                waiters[tx_id] = self._waiter(tx_id)
-            if waiters:
-                await asyncio.wait(waiters.values(), timeout=timeout_s)
-            return {
-                tx_id: waiter.result()
-                for tx_id, waiter in waiters.items()
-                if waiter.done() and not waiter.cancelled()
-            }
-        finally:
-            for tx_id in waiters:  # not those that an error left out: others may wait for them
-                self._release(tx_id)
+    async def wait_final(self, tx_ids: Iterable[bytes], timeout_s: float) -> dict[bytes, Fate]:
+        """What became of each tx within `timeout_s`; see TxWaits.wait."""
+        return await self._waits.wait(tx_ids, timeout_s)
 
-    def _waiter(self, tx_id: bytes) -> asyncio.Future[tuple[int, int]]:
-        future, count = self._waiters.get(tx_id, (None, 0))
-        if future is None:
-            if len(self._waiters) >= WAITERS_MAX:
-                raise InvalidInputError(
-                    "too many txs are waited for", expected=f"<= {WAITERS_MAX}", retry=True
-                )
-            future = self._loop.create_future()
-            location = self._chain.tx_location(tx_id)
-            if location is not None:
-                future.set_result(location)
-        self._waiters[tx_id] = (future, count + 1)
-        return future
+    def _fate_of(self, tx_id: bytes) -> Fate | None:
+        location = self._chain.tx_location(tx_id)
+        return None if location is None else Final(height=location[0], index=location[1])
 
-    def _release(self, tx_id: bytes) -> None:
-        future, count = self._waiters.get(tx_id, (None, 0))
-        if future is None:
-            return
-        if count > 1:
-            self._waiters[tx_id] = (future, count - 1)
-        else:
-            del self._waiters[tx_id]
+    def _drop(self, tx_ids: Iterable[bytes], reason: str) -> None:
+        """Forget txs that are no longer pending, wake who waits for them."""
+        for tx_id in tx_ids:
+            self._first_seen.pop(tx_id, None)
+            self._waits.tell(tx_id, Dropped(reason=reason))
 
     def on_commit(self, commit: Commit) -> None:
         """Drop what is final, wake who waits."""
         ids = commit.tx_ids
         dropped = self.mempool.on_commit(ids, commit.height, commit.next_nonces, commit.balances)
-        for tx_id in (*ids, *dropped):
-            self._first_seen.pop(tx_id, None)
         for index, tx_id in enumerate(ids):
-            waiter, _ = self._waiters.get(tx_id, (None, 0))
-            if waiter is not None and not waiter.done():
-                waiter.set_result((commit.height, index))
+            self._first_seen.pop(tx_id, None)
+            self._waits.tell(tx_id, Final(height=commit.height, index=index))
+        for tx_id, reason in dropped.items():
+            self._drop([tx_id], reason)
 
 
 async def keep_going(work: Callable[[], Awaitable[None]]) -> None:

@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from consensus.guard import GuardUnusableError
 from ledger.accounts import encode_account_id
 from ledger.chain import Chain
 from ledger.ed25519 import KeyPair
@@ -76,8 +78,11 @@ def open_voting_key(home: Path, chain: Chain, store: Store, passphrase: str | No
     try:
         guard = GuardFile.open(guard_path, chain.chain_id, key.public_key)
     except ZynkError as error:
-        log.error("the sign guard can not be used", error=str(error))
-        return VotingKey(key=key, guard=None, reason=str(error))
+        reason = str(error)
+        if isinstance(error, GuardUnusableError) and error.is_lost:
+            reason += _advice(home, chain)
+        log.error("the sign guard can not be used", error=reason)
+        return VotingKey(key=key, guard=None, reason=reason)
     try:
         _keep_floor(chain, store, key.public_key, guard)
     except BaseException:
@@ -116,6 +121,16 @@ class VrfSeeds:
                 got=", ".join(str(path) for path in self._paths),
             )
         return self._seeds[public_key]
+
+
+def _advice(home: Path, chain: Chain) -> str:
+    """How to vote again without the old guard. With its own store the key has signed nothing
+    above the height after the last final one."""
+    return (
+        f". If it is lost, stop the node and run `zynk guard create --home {shlex.quote(str(home))}"
+        f" --floor {chain.height + 1}`: nothing is signed up to that height. If this store is a "
+        "copy or was made anew, take a height that the key can not have reached instead"
+    )
 
 
 def _keep_floor(chain: Chain, store: Store, public_key: bytes, guard: GuardFile) -> None:

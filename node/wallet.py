@@ -70,6 +70,10 @@ class Wallet:
             raise
         if answer["status"] != "finalized":
             self._nonce = None
+            if answer["status"] == "dropped":
+                raise ZynkError(
+                    "tx was dropped before it was final", got=answer["reason"], retry=True
+                )
             raise ZynkError(
                 "tx is not final yet",
                 expected=f"within {timeout_ms} ms",

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from consensus.messages import Propose
+from consensus.messages import JUSTIFY_MAX, Propose
 from ledger import codec
 from ledger.block import (
     BLOCK_BYTES_MAX,
@@ -34,6 +34,7 @@ from ledger.block import (
 from ledger.certificate import VIEW_MAX, Certificate
 from ledger.errors import InvalidInputError
 from ledger.tx import TX_BYTES_MAX
+from p2p.config import FRAME_BYTES_MAX
 
 CHANNEL_CONSENSUS = 0
 CHANNEL_TX = 1
@@ -51,13 +52,12 @@ TAG_TXS = 0x12
 TAG_RANGE_REQUEST = 0x20
 TAG_RANGE = 0x21
 
-JUSTIFY_MAX = 128
 IDS_MAX = 4096
 TXS_BYTES_MAX = 1024 * 1024
 RANGE_BLOCKS_MAX = 64
 RANGE_BYTES_MAX = BLOCK_BYTES_MAX + 1024 * 1024
 SMALL_BYTES_MAX = 256 * 1024
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+MESSAGE_BYTES_MAX = FRAME_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

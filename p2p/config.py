@@ -18,6 +18,7 @@ CHANNEL_COUNT = 5
 SEED_BYTES = 32
 GENESIS_HASH_BYTES = 32
 CHAIN_ID_CHARS_MAX = 64
+FRAME_BYTES_MAX = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +39,16 @@ class P2PConfig:
     home: Path
     peers: tuple[str, ...] = ()
     validators: tuple[str, ...] = ()
-    frame_bytes_max: int = 4 << 20
+    frame_bytes_max: int = FRAME_BYTES_MAX
     gossip_bytes_max: int = 900 << 10
     gossip_per_peer_per_s_max: int = 100
+    validator_frames_per_s_max: int = 4_000
+    validator_bytes_per_s_max: int = 64 << 20
+    stranger_frames_per_s_max: int = 500
+    stranger_bytes_per_s_max: int = 4 << 20
+    strangers_frames_per_s_max: int = 2_000  # all who are no validator's peer, together
+    strangers_bytes_per_s_max: int = 16 << 20
+    strangers_held_bytes_max: int = 64 << 20  # unfinished messages of theirs
     link_queue_bytes_max: int = 64 << 20
     peer_queue_bytes_max: int = 16 << 20  # twice a peer: votes, and the rest
     connections_max: int = 128

@@ -21,9 +21,11 @@ from p2p.host import GuardedHost, listen_port_of
 from p2p.link_codec import Kind
 from p2p.link_end import LinkEnd
 from p2p.peerbook import PeerBook
+from p2p.rate import Allowance
 from p2p.session import Session
 
 DIRECT_PROTOCOL = "/zynk/direct/1"
+ALLOWANCES_MAX = 1024
 logger = logging.getLogger("zynk.p2p")
 
 
@@ -54,6 +56,12 @@ class DirectStreams:
         self.sessions: dict[PeerId, Session] = {}
         self.peers_changed = trio.Event()
         self._opening: set[PeerId] = set()
+        self._allowances: dict[PeerId, Allowance] = {}
+        self._strangers = Allowance(
+            frames_per_s=config.strangers_frames_per_s_max,
+            bytes_per_s=config.strangers_bytes_per_s_max,
+            now_s=trio.current_time(),
+        )
         host.set_stream_handler(DIRECT_PROTOCOL, self._on_stream)
 
     def is_up(self, peer: PeerId) -> bool:
@@ -80,6 +88,9 @@ class DirectStreams:
         self._counters.add("frames_out", count)
 
     def disconnect(self, peer: PeerId, reason: str) -> None:
+        """End the connection; one that is no validator's stays out for a time that doubles."""
+        if self._book.bar_stranger(peer, trio.current_time()):
+            self._counters.add("peers_barred")
         session = self.sessions.get(peer)
         if session is not None:
             session.send_control(frame.Bye(reason=reason))
@@ -242,6 +253,53 @@ class DirectStreams:
 
     def on_frame(self, session: Session, channel: int, payload: bytes) -> None:
         self._link.put(Kind.FRAME, session.peer, channel, payload)
+
+    def charge(self, session: Session, size: int) -> float:
+        """Count a frame against what its peer may send, and, unless that is a validator's,
+        against what all such peers may: so strangers can not use up the validators' share."""
+        now_s = trio.current_time()
+        wait_s = self._allowance(session.peer, now_s).spend(size, now_s)
+        if not self._book.is_validator(session.peer):
+            wait_s = max(wait_s, self._strangers.spend(size, now_s))
+        return wait_s
+
+    def admits_gossip(self, peer: PeerId, size: int) -> bool:
+        """The same for a gossip message that `peer` passes on."""
+        now_s = trio.current_time()
+        return self._allowance(peer, now_s).take(size, now_s) and (
+            self._book.is_validator(peer) or self._strangers.take(size, now_s)
+        )
+
+    def _allowance(self, peer: PeerId, now_s: float) -> Allowance:
+        """Kept beyond the session, or each new connection would start with a full bucket."""
+        allowance = self._allowances.pop(peer, None)
+        if allowance is None:
+            config = self._config
+            is_validator = self._book.is_validator(peer)
+            allowance = Allowance(
+                frames_per_s=config.validator_frames_per_s_max
+                if is_validator
+                else config.stranger_frames_per_s_max,
+                bytes_per_s=config.validator_bytes_per_s_max
+                if is_validator
+                else config.stranger_bytes_per_s_max,
+                now_s=now_s,
+            )
+        self._allowances[peer] = allowance  # now the youngest
+        if len(self._allowances) > ALLOWANCES_MAX:
+            del self._allowances[next(iter(self._allowances))]
+        return allowance
+
+    def on_held(self, session: Session) -> None:
+        """Keep what strangers leave unfinished within bounds: who holds most goes."""
+        strangers = [
+            s
+            for s in self.sessions.values()
+            if not s.scope.cancel_called and not self._book.is_validator(s.peer)
+        ]
+        if sum(s.held_bytes for s in strangers) > self._config.strangers_held_bytes_max:
+            self._counters.add("drops_unfinished")
+            max(strangers, key=lambda s: s.held_bytes).close("too much is unfinished")
 
     def on_congested(self, session: Session, is_congested: bool) -> None:
         self._link.put(Kind.CONGESTED, session.peer, is_congested)

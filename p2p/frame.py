@@ -12,12 +12,13 @@ Channel 255 is the stream's own: its payloads are the canonical arrays
     ping  = [1, nonce u64, height]      pong = [2, nonce u64, height]
     bye   = [3, reason]
 
-The first message either way is hello. Anything else is a fault of the peer:
-InvalidInputError, and the connection ends.
+The first message either way is hello: until the reader is opened, a chunk of any other channel is
+refused by its header. Any fault is the peer's: InvalidInputError, and the connection ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 
@@ -92,16 +93,29 @@ def encode_message(channel: int, payload: bytes) -> list[bytes]:
 class FrameReader:
     """Turns the bytes of one stream into whole messages, however they were cut.
 
-    Holds at most one unfinished chunk and one unfinished message a channel, each bounded.
+    Holds at most one unfinished chunk and one unfinished message a channel, and of all those
+    messages together at most twice the largest: a proposal beside a sync answer.
     """
 
-    def __init__(self, frame_bytes_max: int) -> None:
+    def __init__(self, frame_bytes_max: int, *, is_open: bool = True) -> None:
+        self.is_open = is_open
         self._frame_bytes_max = frame_bytes_max
         self._buffer = bytearray()
         self._parts: dict[int, bytearray] = {}
+        self._parts_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What the unfinished chunk and messages take."""
+        return len(self._buffer) + self._parts_bytes
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Take bytes, return the finished messages as (channel, payload).
+        """All of `messages` at once."""
+        return list(self.messages(data))
+
+    def messages(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take bytes, give the finished messages as (channel, payload) one by one, each before
+        the next chunk is looked at. To be exhausted before the next call.
 
         Raises InvalidInputError on the first malformed chunk; the reader is useless after that.
         """
@@ -110,7 +124,6 @@ class FrameReader:
             buffer += data
             data = bytes(buffer)
             buffer.clear()
-        messages: list[tuple[int, bytes]] = []
         position, end = 0, len(data)
         while end - position >= HEADER_BYTES:
             length, channel, flags = _HEADER.unpack_from(data, position)
@@ -122,21 +135,24 @@ class FrameReader:
             payload = data[start:position]
             parts = self._parts.get(channel)
             if parts is None and not flags:
-                messages.append((channel, payload))
+                yield channel, payload
             elif flags:
                 self._parts.setdefault(channel, bytearray()).extend(payload)
+                self._parts_bytes += length
             else:
                 assert parts is not None
+                self._parts_bytes -= len(parts)
                 parts += payload
-                messages.append((channel, bytes(parts)))
                 del self._parts[channel]
+                yield channel, bytes(parts)
         if position < end:
             buffer += data[position:] if position else data
-        return messages
 
     def _check(self, length: int, channel: int, flags: int) -> None:
         if channel >= CHANNEL_COUNT and channel != CHANNEL_CONTROL:
             raise InvalidInputError("frame has an unknown channel", got=str(channel))
+        if not self.is_open and channel != CHANNEL_CONTROL:
+            raise InvalidInputError("peer sent a frame before its hello")
         if flags > FLAG_MORE:
             raise InvalidInputError("frame has unknown flags", got=str(flags))
         if flags and not length:
@@ -147,6 +163,11 @@ class FrameReader:
         if length > CHUNK_BYTES_MAX or total > maximum:
             raise InvalidInputError(
                 "frame is too long", expected=f"at most {maximum} B", got=f"{total} B"
+            )
+        held_max = 2 * self._frame_bytes_max
+        if (flags or parts is not None) and self._parts_bytes + length > held_max:
+            raise InvalidInputError(
+                "too many frames are unfinished", expected=f"at most {held_max} B in all"
             )
 
 

@@ -28,7 +28,10 @@ logger = logging.getLogger("zynk.p2p")
 
 
 class P2PEvents(Protocol):
-    """What the node is told, on the asyncio loop. Must be quick; an exception is logged."""
+    """What the node is told, on the asyncio loop. Must be quick; an exception is logged.
+
+    The peer of a gossip message is its author, who signed it, not the one who passed it on.
+    """
 
     def on_peer_up(self, peer: PeerId, height: int) -> None: ...
     def on_peer_down(self, peer: PeerId) -> None: ...
@@ -163,6 +166,11 @@ class P2PLink:
             logger.exception("the node's handler of a p2p event failed")
 
     # --- asked by the node ---
+
+    @property
+    def validators(self) -> tuple[PeerId, ...]:
+        """The peers that the config names as validators'."""
+        return self._config.validators
 
     def peers(self) -> list[PeerInfo]:
         """Connected peers; figures are at most 2 s old."""

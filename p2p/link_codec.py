@@ -53,7 +53,7 @@ SCHEMAS: dict[int, tuple[type, ...]] = {
     Kind.PEER_UP: (str, str, bool, int),  # peer, address, inbound, height
     Kind.PEER_DOWN: (str, str),  # peer, reason
     Kind.FRAME: (str, int, bytes),  # peer, channel, payload
-    Kind.GOSSIP: (str, str, bytes),  # forwarder, topic, payload
+    Kind.GOSSIP: (str, str, bytes),  # author, topic, payload
     Kind.REPORT: (dict, list),  # counters, peers
     Kind.CONGESTED: (str, bool),  # peer, whether its bulk queue is over half full
     Kind.LOG: (str,),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from p2p.identity import split_multiaddr
 BOOK_NAME = "peers.json"
 BOOK_BYTES_MAX = 1 << 20
 BACKOFF_FIRST_S = 0.25
+BAR_FIRST_S = 10.0
+BAR_MAX_S = 3600.0
+BARS_MAX = 4096
 REDIAL_LOST_S = 0.1
 FAILURES_TO_FORGET = 20
 
@@ -53,6 +57,7 @@ class PeerBook:
         self._rng = rng
         self._validators = frozenset(config.validators)
         self._entries: dict[PeerId, Entry] = {}
+        self._bars: OrderedDict[PeerId, tuple[int, float]] = OrderedDict()
         self.is_changed = False
         for multiaddr in config.peers:
             self.add(*split_multiaddr(multiaddr), rank=RANK_CONFIGURED)
@@ -83,7 +88,8 @@ class PeerBook:
             return False
         if peer in self._validators:
             rank = RANK_VALIDATOR
-        self._entries[peer] = Entry(address=address, rank=rank)
+        barred_until_s = self._bars.get(peer, (0, 0.0))[1]
+        self._entries[peer] = Entry(address=address, rank=rank, barred_until_s=barred_until_s)
         self.is_changed = True
         return True
 
@@ -170,16 +176,30 @@ class PeerBook:
 
     def bar(self, peer: PeerId, until_s: float) -> None:
         """Put `peer` aside: not dialled, and not let in, before `until_s`."""
+        count, old_until_s = self._bars.pop(peer, (0, 0.0))
+        self._bars[peer] = (count + 1, max(old_until_s, until_s))
+        if len(self._bars) > BARS_MAX:
+            self._bars.popitem(last=False)
         entry = self._entries.get(peer)
-        if entry is None:
-            if not self.add(peer, ""):
-                return
-            entry = self._entries[peer]
-        entry.barred_until_s = max(entry.barred_until_s, until_s)
+        if entry is not None:
+            entry.barred_until_s = max(entry.barred_until_s, until_s)
+
+    def bar_stranger(self, peer: PeerId, now_s: float) -> bool:
+        """Bar a peer at fault, each time for twice as long until it has kept quiet for
+        `BAR_MAX_S`. A validator's peer is not barred: False."""
+        if peer in self._validators:
+            return False
+        if self.is_barred(peer, now_s):
+            return True  # told again while its connection ends
+        count, until_s = self._bars.get(peer, (0, now_s))
+        if now_s - until_s > BAR_MAX_S:
+            del self._bars[peer]
+            count = 0
+        self.bar(peer, now_s + min(BAR_FIRST_S * 2.0 ** min(count, 16), BAR_MAX_S))
+        return True
 
     def is_barred(self, peer: PeerId, now_s: float) -> bool:
-        entry = self._entries.get(peer)
-        return entry is not None and entry.barred_until_s > now_s
+        return self._bars.get(peer, (0, now_s))[1] > now_s
 
     # --- the file ---
 

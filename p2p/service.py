@@ -126,6 +126,7 @@ class Process:
             config=config,
             counters=counters,
             is_up=self.direct.is_up,
+            admits=self.direct.admits_gossip,
             note=blackbox.note,
             deliver=self._deliver_gossip,
         )
@@ -167,11 +168,11 @@ class Process:
             self._link.put(Kind.LOG, f"peer address refused: {error}")
         self.direct.wake_dialler()
 
-    def _deliver_gossip(self, forwarder: str, topic: str, payload: bytes) -> None:
+    def _deliver_gossip(self, author: str, topic: str, payload: bytes) -> None:
         if self._link.is_full:
             self._counters.add("drops_link_queue_full")
         else:
-            self._link.put(Kind.GOSSIP, forwarder, topic, payload)
+            self._link.put(Kind.GOSSIP, author, topic, payload)
 
     # --- dialling ---
 

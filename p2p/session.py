@@ -18,10 +18,14 @@ from ledger.errors import InvalidInputError
 from p2p import frame
 from p2p.config import CHANNEL_CONSENSUS, CHANNEL_COUNT, P2PConfig, PeerId
 from p2p.counters import Counters
+from p2p.rate import TokenBucket
 
 READ_BYTES = 256 << 10
 WINDOW_BYTES = 1 << 20  # at most, of a peer whose hello was accepted
 BATCH_BYTES = 120 << 10  # two full chunks; half a Yamux window, 3 ms of line
+PINGS_PER_S_MAX = 4.0  # honest peers send one in some seconds
+PINGS_BURST = 32.0
+HELD_BYTES_FREE = 64 << 10  # unfinished messages up to this are not worth adding up
 
 
 class ByteStream(Protocol):
@@ -38,6 +42,8 @@ class SessionOwner(Protocol):
     def on_hello(self, session: Session, hello: frame.Hello) -> None: ...
     def on_frame(self, session: Session, channel: int, payload: bytes) -> None: ...
     def on_congested(self, session: Session, is_congested: bool) -> None: ...
+    def charge(self, session: Session, size: int) -> float: ...
+    def on_held(self, session: Session) -> None: ...
     def note(self, peer: PeerId) -> None: ...
     async def room(self) -> None: ...
     @property
@@ -74,12 +80,15 @@ class Session:
         self._counters = counters
         self._owner = owner
         self._control: deque[bytes] = deque()
+        self._pong: frame.Pong | None = None
+        self._pings = TokenBucket(PINGS_PER_S_MAX, trio.current_time(), PINGS_BURST)
+        self._is_greeted = False
         self._queues: list[deque[bytes]] = [deque() for _ in range(CHANNEL_COUNT)]
         self._consensus_bytes = 0
         self._bulk_bytes = 0
         self._is_congested = False
         self._wake = trio.Event()
-        self._reader = frame.FrameReader(config.frame_bytes_max)
+        self._reader = frame.FrameReader(config.frame_bytes_max, is_open=False)
         self._ping_nonce = 0
         self._ping_sent_s = 0.0
 
@@ -122,9 +131,17 @@ class Session:
     def queued_bytes(self) -> int:
         return self._consensus_bytes + self._bulk_bytes
 
+    @property
+    def held_bytes(self) -> int:
+        """What the peer's unfinished messages take."""
+        return self._reader.held_bytes
+
     def _take(self) -> bytes:
         parts: list[bytes] = []
         size = 0
+        if self._pong is not None:  # the newest answers for all before it
+            pong, self._pong = self._pong, None
+            self.send_control(pong)
         control = self._control
         while control:
             parts.append(control.popleft())
@@ -149,6 +166,7 @@ class Session:
     def accept(self, height: int) -> None:
         """The peer's hello is fine: its frames count from now on."""
         self.is_up = True
+        self._reader.is_open = True
         self.height = height
         self._stream.enlarge_window(WINDOW_BYTES)
 
@@ -204,26 +222,37 @@ class Session:
             self.last_seen_s = trio.current_time()
             self.bytes_in += len(data)
             counters.add("bytes_in", len(data))
-            for channel, payload in self._reader.feed(data):
+            for channel, payload in self._reader.messages(data):
                 if channel == frame.CHANNEL_CONTROL:
                     self._on_control(payload)
-                elif self.is_up:
-                    counters.add("frames_in")
-                    owner.on_frame(self, channel, payload)
-                else:
-                    raise InvalidInputError("peer sent a frame before its hello")
+                    continue
+                counters.add("frames_in")
+                owner.on_frame(self, channel, payload)
+                wait_s = owner.charge(self, len(payload))
+                if wait_s > 0.0:  # Yamux's window fills, and the sender waits too
+                    counters.add("frames_paced")
+                    await trio.sleep(wait_s)
+                    self.last_seen_s = trio.current_time()
+            if self.held_bytes > HELD_BYTES_FREE:
+                owner.on_held(self)
             await owner.room()
 
     def _on_control(self, payload: bytes) -> None:
         control = frame.decode_control(payload)
         match control:
             case frame.Hello():
-                if self.is_up:
+                if self._is_greeted:
                     raise InvalidInputError("peer sent a second hello")
+                self._is_greeted = True
                 self._owner.on_hello(self, control)
+            case _ if not self._is_greeted:
+                raise InvalidInputError("peer's first message is no hello")
             case frame.Ping():
+                if not self._pings.take(1.0, self.last_seen_s):
+                    raise InvalidInputError("peer pings too often")
                 self.height = max(self.height, control.height)
-                self.send_control(frame.Pong(nonce=control.nonce, height=self._owner.height))
+                self._pong = frame.Pong(nonce=control.nonce, height=self._owner.height)
+                self._wake.set()
             case frame.Pong():
                 self.height = max(self.height, control.height)
                 if control.nonce == self._ping_nonce:

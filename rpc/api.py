@@ -93,7 +93,8 @@ class NodeApi(Protocol):
     async def chain_params(self, trusted_height: int = 0) -> JsonObject: ...
 
     async def tx_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
-        """Idempotent by tx id. If the wait runs out, answer with the status reached so far."""
+        """Idempotent by tx id. If the wait runs out, answer with the status reached so far; it
+        ends early, with status `dropped` and the `reason`, if the tx is no longer pending."""
 
     async def tx_submit_batch(
         self, txs: Sequence[bytes], wait: Wait, timeout_ms: int

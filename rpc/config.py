@@ -18,14 +18,23 @@ class RpcConfig:
 
     body_bytes_max: int = 4 * 1024 * 1024
     bodies_bytes_max: int = 64 * 1024 * 1024
-    """All request bodies being read or answered at a time."""
+    """All requests being read or answered at a time, over HTTP and WebSockets."""
+    bodies_bytes_per_ip_max: int = 32 * 1024 * 1024
+    body_marks_max: int = 65_536
+    """Brackets, commas, colons and escapes of one body: what parsing it costs, counted before."""
     response_bytes_max: int = 32 * 1024 * 1024
+    answers_bytes_max: int = 128 * 1024 * 1024
+    """All answers that are being put together or that nobody has read yet."""
+    answers_bytes_per_ip_max: int = 64 * 1024 * 1024
     batch_count_max: int = 1000
     calls_inflight_max: int = 8192
     connections_max: int = 1024
     connections_per_ip_max: int = 256
-    calls_per_s_per_ip_max: int = 0
-    """Calls a second of one IP, with a burst of as many; 0: no limit."""
+    calls_per_s_per_ip_max: int = 5_000
+    """Cost a second of one IP, with a burst of as much; 0: no limit. A call costs 1, or what its
+    `Method.cost` says, and 1 more for each 16 KiB of body."""
+    slice_ms: int = 4
+    """How long the server works before it lets consensus have the event loop."""
 
     body_timeout_ms: int = 10_000
     """From the headers to the end of the body."""
@@ -37,6 +46,8 @@ class RpcConfig:
     """Graceful stop: how long calls in flight may take."""
 
     ws_count_max: int = 512
+    ws_text_bytes_max: int = 256 * 1024
+    """One WebSocket text; larger requests go by HTTP."""
     ws_queue_max: int = 1024
     """Messages waiting for one subscriber; one more and it is closed with 4001."""
     ws_queue_bytes_max: int = 8 * 1024 * 1024

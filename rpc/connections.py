@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from rpc.config import RpcConfig
 from rpc.dispatch import error_text
 from rpc.errors import RpcCode, RpcError
-from rpc.limits import ConnectionCounter
+from rpc.limits import ConnectionCounter, Reservation
 from rpc.metrics import RpcMetrics
 
 SWEEP_INTERVAL_S = 1.0
@@ -45,6 +45,21 @@ def _refusal() -> bytes:
 _REFUSAL = _refusal()
 
 
+class HeldResponse(web.Response):
+    """An answer whose bytes are held until the peer has taken them."""
+
+    def __init__(self, held: Reservation, *, body: bytes, headers: dict[str, str]) -> None:
+        super().__init__(body=body, content_type="application/json", headers=headers)
+        self._held = held
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """aiohttp returns from it once what waits in the socket is below a few KiB."""
+        try:
+            await super().write_eof(data)
+        finally:
+            self._held.release()
+
+
 class LimitedServer(web.Server):
     """Refuses connections over a limit, and aborts those that stand still: without a request, or
     with an answer that nobody reads."""
@@ -64,6 +79,7 @@ class LimitedServer(web.Server):
         self._metrics = metrics
         self._ip_by_handler: dict[RequestHandler, str] = {}
         self._idle_since_s: dict[RequestHandler, float] = {}
+        self._held_by_handler: dict[RequestHandler, Reservation] = {}
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -82,6 +98,9 @@ class LimitedServer(web.Server):
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         self._idle_since_s.pop(handler, None)
+        held = self._held_by_handler.pop(handler, None)
+        if held is not None:
+            held.release()
         ip = self._ip_by_handler.pop(handler, None)
         if ip is not None:
             self._counter.remove(ip)
@@ -95,6 +114,13 @@ class LimitedServer(web.Server):
         """An answer begins to go out; from now on the peer has to move."""
         if handler in self._ip_by_handler:
             self._idle_since_s[handler] = time.monotonic()
+
+    def release_with(self, handler: RequestHandler, held: Reservation) -> None:
+        """If the connection is lost before the answer is written, `held` is released then."""
+        if handler in self._ip_by_handler:
+            self._held_by_handler[handler] = held
+        else:
+            held.release()
 
     async def sweep(self) -> None:
         """Abort connections that stand still; runs until cancelled."""

@@ -2,6 +2,8 @@
 
 Rules (jsonrpc.org/specification), with what it leaves open:
 - The calls of a batch start in order and run concurrently; answers come in request order.
+- The calls share the event loop with consensus by turns of a few ms (rpc.turns). A body with more
+  marks than `body_marks_max` is refused before it is parsed: -32005.
 - A request without `id` is a notification: carried out, never answered, not even with an error.
 - An `id` is text of at most 256 characters, a finite number or null.
 - Answers are cut off at `response_bytes_max`: calls past it get -32005 and, if they have not
@@ -16,7 +18,7 @@ import json
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -26,12 +28,15 @@ from ledger.errors import ZynkError
 from rpc.api import NodeApi
 from rpc.config import RpcConfig
 from rpc.errors import RpcCode, RpcError, as_rpc_error
-from rpc.limits import RateLimiter
+from rpc.limits import RateLimiter, Reservation
 from rpc.metrics import RpcMetrics
 from rpc.params import describe
 from rpc.registry import Call, Method, Registry
+from rpc.turns import Turns
 
 ID_CHARS_MAX = 256
+BYTES_PER_COST = 16 * 1024
+_MARKS = b"[{,:\\"
 
 log = structlog.get_logger("rpc")
 
@@ -46,7 +51,26 @@ class Caller:
 
 @dataclass(slots=True)
 class _Budget:
-    response_bytes_left: int
+    """What one answer may still hold: of its own limit, and of what all answers share."""
+
+    response_bytes_max: int
+    held: Reservation | None
+    response_bytes: int = 0
+
+    def check(self) -> None:
+        """Raises RpcError if nothing more can be answered."""
+        if self.response_bytes >= self.response_bytes_max:
+            raise _response_too_large(self.response_bytes_max)
+        if self.held is not None:
+            self.held.check()
+
+    def take(self, byte_count: int) -> None:
+        """Raises RpcError if there is no room; the answer's own limit then is used up."""
+        self.response_bytes += byte_count
+        if self.response_bytes > self.response_bytes_max:
+            raise _response_too_large(self.response_bytes_max)
+        if self.held is not None:
+            self.held.add(byte_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +99,18 @@ class Dispatcher:
     """Answers request texts from a registry bound to one node."""
 
     def __init__(
-        self, api: NodeApi, registry: Registry, config: RpcConfig, metrics: RpcMetrics
+        self,
+        api: NodeApi,
+        registry: Registry,
+        config: RpcConfig,
+        metrics: RpcMetrics,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._registry = registry
         self._config = config
         self._metrics = metrics
         self._rate = RateLimiter(config.calls_per_s_per_ip_max)
+        self._turns = Turns(config.slice_ms / 1000, clock)
         self._call_timeout_s = config.call_timeout_ms / 1000
         self.inflight_count = 0
         self.idle = asyncio.Event()
@@ -99,30 +129,71 @@ class Dispatcher:
 
     async def invoke(self, name: str, params: object, caller: Caller) -> object:
         """One call outside JSON-RPC (the REST routes). Raises RpcError and nothing else."""
-        if not self._rate.take(caller.ip, 1):
+        bound = self._bound_by_name[name]
+        if not self._rate.take(caller.ip, bound.method.cost):
             raise _rate_limited(self._config.calls_per_s_per_ip_max)
-        return await self._call(self._bound_by_name[name], params, caller)
+        await self._turns.take()
+        return await self._call(bound, bound.method.arguments(params), caller)
 
-    async def answer(self, body: bytes | str, caller: Caller) -> str | None:
-        """The response text, or None if nothing is to be said (notifications)."""
+    async def answer(
+        self, body: bytes | str, caller: Caller, held: Reservation | None = None
+    ) -> str | None:
+        """The response text, or None if nothing is to be said (notifications).
+
+        Its bytes are added to `held`, which the transport releases once they are written. The
+        body is let go of as soon as it is parsed; the caller should keep no reference either.
+        """
         try:
-            request = _parse(body)
-            if isinstance(request, list):
-                self._check_batch(request, caller)
-            elif not self._rate.take(caller.ip, 1):
-                raise _rate_limited(self._config.calls_per_s_per_ip_max)
+            request = await self._read(body, caller)
         except RpcError as error:
             return self._error(None, error)
-        budget = _Budget(self._config.response_bytes_max)
+        del body
+        budget = _Budget(self._config.response_bytes_max, held)
         if not isinstance(request, list):
-            return await self._answer_one(request, caller, budget)
-        answers = await asyncio.gather(
-            *(self._answer_one(item, caller, budget) for item in request)
-        )
+            work = self._answer_one(request, caller, budget)
+            del request
+            return await work
+        works = [self._answer_one(item, caller, budget) for item in request]
+        del request
+        answers = await asyncio.gather(*works)
         said = [text for text in answers if text is not None]
         return f"[{','.join(said)}]" if said else None
 
-    def _check_batch(self, request: list[object], caller: Caller) -> None:
+    async def _read(self, body: bytes | str, caller: Caller) -> object:
+        """The parsed body, paid for. Raises RpcError."""
+        if not self._rate.take(caller.ip, 1 + len(body) // BYTES_PER_COST):
+            raise _rate_limited(self._config.calls_per_s_per_ip_max)
+        await self._turns.take()
+        self._check_marks(body)
+        request = _parse(body)
+        if isinstance(request, list):
+            self._check_batch(request)
+            self._rate.charge(caller.ip, sum(map(self._cost_of, request)) - 1)
+        else:
+            self._rate.charge(caller.ip, self._cost_of(request) - 1)
+        return request
+
+    def _check_marks(self, body: bytes | str) -> None:
+        """A parser makes a value of each `[]`, at up to 100 times the cost of this count."""
+        if len(body) <= self._config.body_marks_max:
+            return
+        data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+        mark_count = len(data) - len(data.translate(None, _MARKS))
+        if mark_count > self._config.body_marks_max:
+            raise RpcError(
+                RpcCode.TOO_LARGE,
+                "the body has too many values",
+                expected=f"at most {self._config.body_marks_max} brackets, commas, colons and "
+                "escapes",
+                got=str(mark_count),
+            )
+
+    def _cost_of(self, request: object) -> int:
+        name = request.get("method") if isinstance(request, dict) else None
+        bound = self._bound_by_name.get(name) if isinstance(name, str) else None
+        return 1 if bound is None else bound.method.cost
+
+    def _check_batch(self, request: list[object]) -> None:
         if not request:
             raise RpcError(
                 RpcCode.INVALID_REQUEST, "the batch is empty", expected="1 or more requests"
@@ -134,12 +205,11 @@ class Dispatcher:
                 expected=f"at most {self._config.batch_count_max}",
                 got=str(len(request)),
             )
-        if not self._rate.take(caller.ip, len(request)):
-            raise _rate_limited(self._config.calls_per_s_per_ip_max)
 
     async def _answer_one(self, request: object, caller: Caller, budget: _Budget) -> str | None:
         request_id: object = None
         is_notification = False
+        await self._turns.take()
         try:
             request_id = _read_id(request)
             assert isinstance(request, dict)
@@ -149,16 +219,16 @@ class Dispatcher:
             if bound is None:
                 self._registry.get(name)  # raises, with the nearest name
                 raise AssertionError(name)
-            if budget.response_bytes_left <= 0:
-                raise _response_too_large(self._config.response_bytes_max)
-            result = await self._call(bound, request.get("params"), caller)
+            budget.check()
+            arguments = bound.method.arguments(request.get("params"))
+            del request  # its text may be far larger than what the call waits with
+            result = await self._call(bound, arguments, caller)
             if is_notification:
                 return None
+            await self._turns.take()  # a block wakes everybody who waits for a tx at once
             result_text = _encode_result(result, name)
             text = f'{{"jsonrpc":"2.0","id":{encode_json(request_id)},"result":{result_text}}}'
-            budget.response_bytes_left -= len(text)
-            if budget.response_bytes_left < 0:
-                raise _response_too_large(self._config.response_bytes_max)
+            budget.take(len(text))
             return text
         except RpcError as error:
             if is_notification:
@@ -166,10 +236,9 @@ class Dispatcher:
                 return None
             return self._error(request_id, error)
 
-    async def _call(self, bound: _Bound, params: object, caller: Caller) -> object:
+    async def _call(self, bound: _Bound, arguments: list[object], caller: Caller) -> object:
         """The result. Raises RpcError and nothing else (but cancellation)."""
         method = bound.method
-        arguments = method.arguments(params)
         if self.stopping:
             raise RpcError(RpcCode.NOT_READY, "the node is stopping", reason="stopping")
         if self.inflight_count >= self._config.calls_inflight_max:
@@ -296,7 +365,7 @@ def _rate_limited(calls_per_s: int) -> RpcError:
     return RpcError(
         RpcCode.RATE_LIMITED,
         "too many calls from this address",
-        expected=f"at most {calls_per_s} calls a second",
+        expected=f"a cost of at most {calls_per_s} a second",
     )
 
 

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
+from ledger.errors import (
+    DamagedStoreError,
+    DurabilityError,
+    InvalidInputError,
+    UsageError,
+    ZynkError,
+)
 
 
 class RpcCode(IntEnum):
@@ -40,12 +46,16 @@ MEANING_BY_CODE: dict[RpcCode, tuple[str, bool, str]] = {
     RpcCode.INVALID_REQUEST: ("invalid-request", False, "The JSON is not a JSON-RPC 2.0 request."),
     RpcCode.METHOD_NOT_FOUND: ("method-not-found", False, "There is no such method."),
     RpcCode.INVALID_PARAMS: ("invalid-params", False, "A parameter is missing, unknown or wrong."),
-    RpcCode.INTERNAL_ERROR: ("internal-error", False, "A bug in the node; its log has the cause."),
+    RpcCode.INTERNAL_ERROR: (
+        "internal-error",
+        False,
+        "A bug in the node, or its store is damaged.",
+    ),
     RpcCode.NOT_READY: ("not-ready", True, "The node is starting, syncing or stopping."),
     RpcCode.MEMPOOL_FULL: ("mempool-full", True, "No room for this transaction at this fee now."),
     RpcCode.TX_REFUSED: ("tx-refused", False, "The transaction breaks a rule; reason says which."),
     RpcCode.NOT_FOUND: ("not-found", False, "The thing asked for does not exist here."),
-    RpcCode.RATE_LIMITED: ("rate-limited", True, "Too many calls or connections at a time."),
+    RpcCode.RATE_LIMITED: ("rate-limited", True, "Too many calls, connections or bytes at a time."),
     RpcCode.TOO_LARGE: ("too-large", False, "A body, batch or answer is over its limit."),
     RpcCode.HISTORY_PRUNED: ("history-pruned", False, "That height is no longer kept here."),
     RpcCode.TIMED_OUT: ("timed-out", True, "The call took longer than the server allows."),
@@ -153,7 +163,9 @@ def as_rpc_error(error: ZynkError, *, carries_tx: bool = False) -> RpcError:
     reason = getattr(error, "code", "")
     if not isinstance(reason, str):
         reason = ""
-    if isinstance(error, DurabilityError):
+    if isinstance(error, DamagedStoreError):
+        code, reason = RpcCode.INTERNAL_ERROR, "store-damaged"
+    elif isinstance(error, DurabilityError):
         code = RpcCode.STORAGE_FAILED
     elif carries_tx:
         code, reason = RpcCode.TX_REFUSED, reason or "tx/invalid"

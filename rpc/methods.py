@@ -168,6 +168,7 @@ _CHAIN = (
         summary="A final block: header, tx ids with result codes, wire bytes, certificate.",
         bind=lambda api: api.chain_block,
         params=(_BLOCK,),
+        cost=20,
         result=record(
             height=COUNT,
             hash=HEX,
@@ -305,6 +306,7 @@ _DID_METHODS = (
         summary="The operations of a DID, oldest first, with the proof of its current record.",
         bind=lambda api: api.did_history,
         params=(_DID, _CURSOR, _LIMIT, _TRUSTED),
+        cost=10,
         result=record(
             did=TEXT,
             operations=array(
@@ -395,6 +397,7 @@ _AUDIT = (
                 description="Absent: the receipt as it was issued; else a fresh one from there.",
             ),
         ),
+        cost=10,
         result=record(leaf=HEX, height=COUNT, receipt=BLOB),
         errors=(RpcCode.NOT_FOUND, RpcCode.NOT_READY),
     ),
@@ -407,6 +410,7 @@ _AUDIT = (
             Param(name="tree_size", kind=HEIGHT, description="Absent: the newest final size."),
             _TRUSTED,
         ),
+        cost=5,
         result=record(
             {"finality": BLOB}, leaf_index=COUNT, tree_size=COUNT, root_hash=HEX, path=array(HEX)
         ),
@@ -421,6 +425,7 @@ _AUDIT = (
             Param(name="second_size", kind=HEIGHT, description="Absent: the newest final size."),
             _TRUSTED,
         ),
+        cost=5,
         result=record(
             {"finality": BLOB}, first_size=COUNT, second_size=COUNT, root_hash=HEX, path=array(HEX)
         ),

@@ -32,6 +32,8 @@ class Method:
     errors: tuple[RpcCode, ...] = ()
     """Codes beyond the standard ones that a caller should expect."""
     websocket_only: bool = False
+    cost: int = 1
+    """How much of its address's allowance a call uses, in calls of the cheap kind."""
     index_by_name: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:

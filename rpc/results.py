@@ -67,10 +67,12 @@ HEADER = record(
     next_validators_hash=HEX,
 )
 VALIDATOR = record(public_key=HEX, power=AMOUNT)
-TX_STATUS: Schema = {"type": "string", "enum": ["queued", "accepted", "finalized"]}
+TX_STATUS: Schema = {"type": "string", "enum": ["queued", "accepted", "finalized", "dropped"]}
 TX_RESULT_MEMBERS = {"tx_id": HEX, "status": TX_STATUS}
-TX_RESULT = record({"height": COUNT, "index": COUNT, "code": TEXT}, **TX_RESULT_MEMBERS)
-"""`height`, `index` and `code` are there once the status is finalized."""
+TX_RESULT = record(
+    {"height": COUNT, "index": COUNT, "code": TEXT, "reason": TEXT}, **TX_RESULT_MEMBERS
+)
+"""`height`, `index` and `code` are there once the status is finalized; `reason` if dropped."""
 LEAF_STATUS: Schema = {
     "type": "string",
     "enum": ["accepted", "batched", "committed", "receipted", "rejected", "unknown"],

@@ -20,10 +20,10 @@ from aiohttp import WSCloseCode, web
 
 from rpc.api import BlockEvent, NodeApi
 from rpc.config import RpcConfig
-from rpc.connections import LimitedServer
+from rpc.connections import HeldResponse, LimitedServer
 from rpc.dispatch import Caller, Dispatcher, encode_json, error_text
 from rpc.errors import RpcCode, RpcError
-from rpc.limits import BodyBudget
+from rpc.limits import ByteBudget
 from rpc.methods import METHODS
 from rpc.metrics import CONTENT_TYPE, RpcMetrics
 from rpc.openrpc import openrpc_document
@@ -70,7 +70,12 @@ class RpcServer:
             topics_max=config.ws_topics_max,
             status_interval_ms=config.status_interval_ms,
         )
-        self._bodies = BodyBudget(config.bodies_bytes_max)
+        self._bodies = ByteBudget(
+            "large requests", config.bodies_bytes_max, config.bodies_bytes_per_ip_max
+        )
+        self._answers = ByteBudget(
+            "unread answers", config.answers_bytes_max, config.answers_bytes_per_ip_max
+        )
         self._sessions: set[WebSocketSession] = set()
         self._http: LimitedServer | None = None
         self._listener: asyncio.Server | None = None
@@ -186,18 +191,23 @@ class RpcServer:
         length = request.content_length
         if length is not None and length > body_bytes_max:
             raise _body_too_large(body_bytes_max, str(length))
-        reserved = body_bytes_max if length is None else length
-        self._bodies.reserve(reserved)
+        ip = request.remote or ""
+        held = self._answers.hold(ip)
         try:
-            body = await self._read_body(request)
-            answer = await self._dispatcher.answer(body, Caller(request.remote or ""))
-        finally:
-            self._bodies.release(reserved)
+            with self._bodies.hold(ip) as body_held:
+                body_held.add(body_bytes_max if length is None else length)
+                answer = await self._dispatcher.answer(
+                    await self._read_body(request), Caller(ip), held
+                )
+        except BaseException:
+            held.release()
+            raise
         if answer is None:
             return web.Response(status=204, headers=headers)
-        return web.Response(
-            body=answer.encode("ascii"), content_type="application/json", headers=headers
-        )
+        held.settle(len(answer))
+        if self._http is not None:
+            self._http.release_with(request.protocol, held)
+        return HeldResponse(held, body=answer.encode("ascii"), headers=headers)
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
         body = bytearray()
@@ -225,6 +235,8 @@ class RpcServer:
             hub=self._hub,
             config=self._config,
             metrics=self.metrics,
+            bodies=self._bodies,
+            answers=self._answers,
         )
         self._sessions.add(session)
         try:

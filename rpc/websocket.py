@@ -1,8 +1,10 @@
 """One WebSocket: requests in, answers and subscription messages out.
 
 Writing is bounded: messages wait in a queue, and a subscriber whose queue is full is closed with
-code 4001 rather than held in memory or waited for. Reading is bounded: beyond
-`ws_calls_inflight_max` calls, or while half the queue's bytes wait, nothing more is read.
+code 4001 rather than held in memory or waited for; an answer waits for room in it. Reading is
+bounded: beyond `ws_calls_inflight_max` calls, or while half the queue's bytes wait, nothing more is
+read. Requests count against the server's budget of bodies until they are answered, answers against
+that of unread answers until they are written.
 
 Close codes: 1001 the node is stopping, 1003 a binary frame, 1007 and 1009 (by aiohttp) text that is
 not UTF-8 or too long, 4001 slow consumer.
@@ -12,11 +14,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from rpc.config import RpcConfig
-from rpc.dispatch import Caller, Dispatcher
+from rpc.dispatch import Caller, Dispatcher, error_text
+from rpc.errors import RpcError
+from rpc.limits import ByteBudget, Reservation
 from rpc.metrics import RpcMetrics
 from rpc.subscriptions import Hub
 
@@ -35,25 +40,30 @@ class WebSocketSession:
         hub: Hub,
         config: RpcConfig,
         metrics: RpcMetrics,
+        bodies: ByteBudget,
+        answers: ByteBudget,
     ) -> None:
         self.topics: set[str] = set()
         self._hub = hub
         self._config = config
         self._dispatcher = dispatcher
         self._metrics = metrics
+        self._bodies = bodies
+        self._answers = answers
         self._caller = Caller(ip, hub.calls_for(self))
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[bytes, Reservation | None]] = deque()
         self._queue_bytes = 0
         self._changed = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
+        self._written = asyncio.Event()
         self._slots = asyncio.Semaphore(config.ws_calls_inflight_max)
         self._calls: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._socket = web.WebSocketResponse(
             heartbeat=config.ws_ping_ms / 1000,
-            max_msg_size=config.body_bytes_max,
+            max_msg_size=min(config.ws_text_bytes_max, config.body_bytes_max),
             compress=False,
             timeout=CLOSE_TIMEOUT_S,
         )
@@ -70,15 +80,24 @@ class WebSocketSession:
         try:
             await asyncio.wait((reader, writer, over), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._hub.forget(self)
-            self._metrics.subscribers.dec()
-            tasks = (reader, writer, over, *self._calls)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if self._closing is not None:
-                await asyncio.gather(self._closing, return_exceptions=True)
+            try:
+                await self._end((reader, writer, over))
+            finally:
+                self._metrics.subscribers.dec()
         return self._socket
+
+    async def _end(self, tasks: tuple[asyncio.Task[Any], ...]) -> None:
+        """Everything that runs for this connection, and all it holds, is gone on return."""
+        self._hub.forget(self)
+        running = (*tasks, *self._calls)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for _, held in self._queue:
+            if held is not None:
+                held.release()
+        if self._closing is not None:
+            await asyncio.gather(self._closing, return_exceptions=True)
 
     def offer(self, message: bytes) -> None:
         """Queue a subscription's message, or give the subscriber up."""
@@ -109,7 +128,10 @@ class WebSocketSession:
             await self._drained.wait()
             message = await self._socket.receive()
             if message.type is WSMsgType.TEXT:
-                task = asyncio.create_task(self._answer(message.data))
+                body = message.data.encode()
+                del message
+                task = asyncio.create_task(self._answer(body))
+                del body
                 self._calls.add(task)
                 task.add_done_callback(self._calls.discard)
                 continue
@@ -117,18 +139,38 @@ class WebSocketSession:
                 self.close(WSCloseCode.UNSUPPORTED_DATA, b"send text frames")
             return
 
-    async def _answer(self, text: str) -> None:
+    async def _answer(self, body: bytes) -> None:
+        held = self._answers.hold(self._caller.ip)
+        is_queued = False
         try:
-            answer = await self._dispatcher.answer(text, self._caller)
+            with self._bodies.hold(self._caller.ip) as body_held:
+                body_held.add(len(body))
+                work = self._dispatcher.answer(body, self._caller, held)
+                del body
+                answer = await work
             if answer is not None:
-                self._enqueue(answer.encode("ascii"))
+                held.settle(len(answer))
+                await self._enqueue_answer(answer.encode("ascii"), held)
+                is_queued = True
+        except RpcError as error:
+            self._enqueue(error_text(None, error).encode("ascii"))
         finally:
+            if not is_queued:
+                held.release()
             self._slots.release()
 
-    def _enqueue(self, message: bytes) -> None:
+    async def _enqueue_answer(self, message: bytes, held: Reservation) -> None:
+        while self._queue and self._queue_bytes + len(message) > self._config.ws_queue_bytes_max:
+            self._written.clear()
+            await self._written.wait()
+        self._enqueue(message, held)
+
+    def _enqueue(self, message: bytes, held: Reservation | None = None) -> None:
         if self._closing is not None and self._closing.done():
+            if held is not None:
+                held.release()
             return
-        self._queue.append(message)
+        self._queue.append((message, held))
         self._queue_bytes += len(message)
         if self._queue_bytes * 2 > self._config.ws_queue_bytes_max:
             self._drained.clear()
@@ -142,8 +184,13 @@ class WebSocketSession:
                     self._changed.clear()
                     await self._changed.wait()
                 async with asyncio.timeout(timeout_s):
-                    await self._socket.send_frame(self._queue[0], WSMsgType.TEXT)
-                self._queue_bytes -= len(self._queue.popleft())
+                    await self._socket.send_frame(self._queue[0][0], WSMsgType.TEXT)
+                message, held = self._queue.popleft()
+                self._queue_bytes -= len(message)
+                del message
+                if held is not None:
+                    held.release()
+                self._written.set()
                 if self._queue_bytes * 2 <= self._config.ws_queue_bytes_max:
                     self._drained.set()
         except TimeoutError:

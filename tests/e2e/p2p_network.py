@@ -18,9 +18,9 @@ TOPIC = f"tx/{CHAIN_ID}"
 class Node:
     """A P2PEvents that keeps what it gets."""
 
-    def __init__(self, config: P2PConfig) -> None:
+    def __init__(self, config: P2PConfig, link: type[P2PLink] = P2PLink) -> None:
         self.config = config
-        self.link = P2PLink(config, self)
+        self.link = link(config, self)
         self.up: dict[str, int] = {}
         self.downs: list[str] = []
         self.frames: list[tuple[str, int, bytes]] = []
@@ -62,7 +62,7 @@ def make_config(number: int, home: Path, **changes: Any) -> P2PConfig:
     return P2PConfig(**values)
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for a condition; the test fails if it does not come."""
 
     async def poll() -> None:
@@ -73,7 +73,9 @@ async def until(condition: Callable[[], object], timeout_s: float = 15.0) -> Non
 
 
 @asynccontextmanager
-async def network(count: int, **changes: Any) -> AsyncIterator[list[Node]]:
+async def network(
+    count: int, *, make: type[Node] = Node, link: type[P2PLink] = P2PLink, **changes: Any
+) -> AsyncIterator[list[Node]]:
     """`count` nodes, each connected to each; all stopped at the end."""
     nodes: list[Node] = []
     validators = tuple(peer_id_of_seed(bytes([n + 1]) * 32) for n in range(count))
@@ -83,7 +85,7 @@ async def network(count: int, **changes: Any) -> AsyncIterator[list[Node]]:
                 home = Path(folder) / str(number)
                 home.mkdir()
                 config = make_config(number, home, **{"validators": validators, **changes})
-                nodes.append(Node(config))
+                nodes.append(make(config, link))
             await asyncio.gather(*(node.link.start() for node in nodes))
             for number, node in enumerate(nodes):
                 for other in nodes[:number]:

@@ -5,32 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from did.verify import verify_resolution
-from genesis.document import GenesisDocument
 from node import config as cfg
 from node.demo import Demo
 from node.devnet import Devnet, DevnetNode, pick_ports
 from node.home import write_synced
 from rpc.client import RpcClient
-from tests.e2e.network import Load, running_devnet
+from tests.e2e.network import (
+    Load,
+    genesis_of,
+    height_of,
+    running_devnet,
+    until_height,
+    until_higher,
+    until_status,
+    zynk,
+)
 
 pytestmark = pytest.mark.e2e
-
-
-def zynk(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "node", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def add_full_node(devnet: Devnet) -> int:
@@ -58,23 +54,20 @@ def test_a_new_full_node_syncs_follows_and_serves_the_same_proofs(tmp_path: Path
 
     async def run() -> None:
         async with running_devnet() as devnet:
-            genesis = GenesisDocument.parse(
-                (devnet.nodes[0].home / cfg.GENESIS_FILE).read_bytes()
-            ).to_state()
+            genesis = genesis_of(devnet)
             report = await Demo(devnet, lambda _: None).run(document)
             load = Load(devnet, nodes=[0, 1, 2, 3])
             await load.start()
-            await asyncio.sleep(4)
+            await until_higher(devnet, 0, by=40)
             joiner = add_full_node(devnet)
-            target = int((await devnet.status(0))["height"])
+            target = await height_of(devnet, 0)
             await devnet.start([joiner])
-            await devnet.wait_height(target + 5, [joiner])
-            for _ in range(100):
-                status = await devnet.status(joiner)
-                if not status["sync"]["syncing"]:
-                    break
-                await asyncio.sleep(0.1)
+            await until_height(devnet, target + 5, [joiner])
+            status = await until_status(
+                devnet, joiner, "the node has synced", lambda s: not s["sync"]["syncing"]
+            )
             await load.stop()
+            assert load.failures == []
             assert not status["validator"]["voting"]
             assert "not in the validator set" in status["validator"]["reason"]
             assert "behind the network" in (devnet.nodes[joiner].home / "node.log").read_text()
@@ -104,10 +97,11 @@ def test_a_second_node_on_the_same_home_is_refused_and_harms_nothing() -> None:
             second = await asyncio.to_thread(zynk, "start", "--home", str(devnet.nodes[0].home))
             assert second.returncode == 2, second.stderr
             assert "another process" in second.stderr or "in use" in second.stderr
-            height = int((await devnet.status(0))["height"])
             load = Load(devnet, nodes=[0])
             await load.start()
-            await devnet.wait_height(height + 2)
+            height = await height_of(devnet, 0)
+            await until_height(devnet, height + 2)
             await load.stop()
+            assert load.failures == []
 
     asyncio.run(run())

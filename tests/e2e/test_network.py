@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,11 +17,23 @@ import pytest
 
 from node import config as cfg
 from node.daemon import STORE_FOLDER
-from node.guard import GuardFile
+from node.devnet import Devnet
 from node.keys import load_key
 from rpc.client import RpcClient
-from tests.e2e.network import Load, running_devnet
+from tests.e2e.network import (
+    LIMIT_S,
+    Load,
+    height_of,
+    public_key_of,
+    running_devnet,
+    until_height,
+    until_higher,
+    until_status,
+    until_voting,
+    zynk,
+)
 from tests.e2e.observer import Observer
+from tests.e2e.signed import DiskReader
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +48,7 @@ def test_the_demo_holds_each_step_and_ends_cleanly(tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=LIMIT_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -50,89 +64,112 @@ def test_a_killed_validator_catches_up_and_votes_again() -> None:
         async with running_devnet() as devnet:
             load = Load(devnet, nodes=[0, 1, 2])
             await load.start()
-            await asyncio.sleep(2)
+            await load.until_final(20)
             devnet.kill(3)
-            height = int((await devnet.status(0))["height"])
-            await asyncio.sleep(5)
-            there = int((await devnet.status(0))["height"])
-            assert there > height + 5, "three of four go on"
+            await until_higher(devnet, 0, by=10)
+            there = await height_of(devnet, 0)
             await devnet.start([3])
-            await devnet.wait_height(there, [3])
-            for _ in range(100):
-                status = await devnet.status(3)
-                if status["validator"]["voting"]:
-                    break
-                await asyncio.sleep(0.1)
-            assert status["validator"]["voting"], status
+            await until_height(devnet, there, [3])
+            await until_voting(devnet, 3)
+            await load.until_final(100)
             await load.stop()
             assert load.failures == []
-            assert len(load.final) > 100
 
     asyncio.run(run())
 
 
-def test_without_quorum_nothing_is_final_and_reads_go_on() -> None:
+def test_without_quorum_nothing_is_final_reads_go_on_and_the_chain_goes_on_with_it() -> None:
+    """ "Goes on within 5 s" is measured from the moment when the restarted validators listen; what
+    their start as processes takes before that (Python's imports, on shared cores) is printed."""
+
     async def run() -> None:
         async with running_devnet() as devnet:
             for index in (2, 3):
                 assert await devnet.stop_node(index) == 0
+            pids = [(await devnet.status(index))["p2p"]["pid"] for index in (0, 1)]
             load = Load(devnet, nodes=[0, 1])
-            height = int((await devnet.status(0))["height"])
-            async with RpcClient(devnet.nodes[0].url) as client:
-                starting = asyncio.create_task(load.start())
-                await asyncio.sleep(7)
-                status = await client.call("node_status")
-                assert status["height"] <= height + 1
+            height = await height_of(devnet, 0)
+            starting = asyncio.create_task(load.start())
+            for index in (0, 1):
+                status = await until_status(
+                    devnet,
+                    index,
+                    "the node says that it is not ready",
+                    lambda s: "no finality" in " ".join(s["reasons"]),
+                )
                 assert not status["ready"]
-                assert "no finality" in " ".join(status["reasons"])
-                code, _ = await client.get("/ready")
-                assert code == 503
-                code, _ = await client.get("/health")
-                assert code == 200
-                header = await client.call("chain_head")
-                assert header["height"] == status["height"]
-            await devnet.start([2, 3])
+                assert status["height"] <= height + 1, "a block in work when they left may be final"
+                await check_reads_without_quorum(devnet, index)
+            stuck = [await height_of(devnet, index) for index in (0, 1)]
             began = time.monotonic()
-            await devnet.wait_height(status["height"] + 1)
-            assert time.monotonic() - began < 5
+            await devnet.start([2, 3])
+            listening = time.monotonic()
+            await until_height(devnet, max(stuck) + 1)
+            went_on_s = time.monotonic() - listening
+            print(
+                f"2 processes started in {listening - began:.1f} s, final {went_on_s:.1f} s later"
+            )
+            assert went_on_s < 5
             await starting
+            await load.until_final(10)
             await load.stop()
+            assert load.failures == []
+            for index, pid in enumerate(pids):
+                status = await devnet.status(index)
+                assert status["p2p"]["pid"] == pid, "no crash, of the p2p process either"
+                assert status["failures"]["count"] == 0
+                assert status["ready"], status["reasons"]
 
     asyncio.run(run())
 
 
+async def check_reads_without_quorum(devnet: Devnet, index: int) -> None:
+    """Live, not ready, and every kind of read is answered."""
+    async with RpcClient(devnet.nodes[index].url) as client:
+        code, body = await client.get("/ready")
+        assert code == 503
+        assert b"no finality" in body
+        code, _ = await client.get("/health")
+        assert code == 200
+        code, body = await client.get("/metrics")
+        assert code == 200
+        assert b"consensus_height" in body
+        head = await client.call("chain_head")
+        assert head["height"] == await height_of(devnet, index)
+        for method in ("chain_block", "chain_certificate"):
+            assert (await client.call(method, block=head["height"]))["hash"] == head["hash"]
+        assert (await client.call("chain_validators"))["total_power"]
+        faucet = load_key(devnet.nodes[0].home / cfg.FAUCET_KEY_FILE).public_key.hex()
+        assert int((await client.call("chain_account", account=faucet))["balance"]) > 0
+
+
 def test_a_node_that_lost_its_store_resyncs_and_signs_nothing_at_or_below_its_guard() -> None:
     async def run() -> None:
-        async with (
-            running_devnet() as devnet,
-            Observer(devnet, devnet.folder / "observer") as observer,
-        ):
+        async with running_devnet() as devnet, Observer.of(devnet) as observer:
             load = Load(devnet, nodes=[0, 1, 2])
             await load.start()
-            await asyncio.sleep(2)
             home = devnet.nodes[3].home
-            key = load_key(home / cfg.VALIDATOR_KEY_FILE).public_key
+            key = public_key_of(devnet, 3)
+            await observer.until_heard([key], 10)
             devnet.kill(3)
-            await asyncio.sleep(0.5)  # what it sent before it died arrives
+            DiskReader(devnet, observer.book).read(3)
             shutil.rmtree(home / cfg.DATA_FOLDER / STORE_FOLDER)
-            with GuardFile.open(home / cfg.GUARD_FILE, devnet.chain_id, key) as guard:
-                highest = guard.highest()
-            before = set(observer.statements[key])
-            assert before
-            assert max(before) <= highest, "a vote was sent that the guard does not hold"
-            target = int((await devnet.status(0))["height"])
+            before = set(observer.book.of(key))
+            highest = max((s.height, s.view) for s in before)
+            target = await height_of(devnet, 0)
             await devnet.start([3])
-            await devnet.wait_height(target + 10, [3])
-            for _ in range(100):
-                signed = set(observer.statements[key]) - before
-                if signed:
-                    break
-                await asyncio.sleep(0.1)
-            assert signed, "it votes again, above its guard"
-            assert min(signed) > highest
-            assert observer.conflicts == []
+            await until_height(devnet, target + 10, [3])
+            await observer.until_heard([key], 5)
+            signed = set(observer.book.of(key)) - before
+            assert min((s.height, s.view) for s in signed) > highest, "above its guard"
             await load.stop()
+            assert load.failures == []
             assert "older than the sign guard" in (home / "node.log").read_text()
+            await devnet.stop_node(3)
+            disk = DiskReader(devnet, observer.book)
+            disk.read(3)
+            assert disk.faults == []
+            observer.check()
 
     asyncio.run(run())
 
@@ -147,19 +184,23 @@ def test_a_node_without_a_whole_guard_follows_but_does_not_vote(damage: str) -> 
                 guard.unlink()
             else:
                 guard.write_bytes(guard.read_bytes()[:-3])
+            damaged = None if damage == "missing" else guard.read_bytes()
             load = Load(devnet, nodes=[0, 1, 2])
             await load.start()
             await devnet.start([3])
-            await devnet.wait_height(int((await devnet.status(0))["height"]), [3])
-            key = bytes.fromhex((await devnet.status(3))["validator"]["public_key"])
-            async with Observer(devnet, devnet.folder / "observer") as observer:
-                await asyncio.sleep(3)
-                assert observer.count > 20, "the others vote"
-                assert not observer.statements[key]
-            status = await devnet.status(3)
-            assert not status["validator"]["voting"]
-            assert "guard" in status["validator"]["reason"]
+            silent = public_key_of(devnet, 3)
+            async with Observer.of(devnet) as observer:
+                await observer.until_heard([public_key_of(devnet, i) for i in range(3)], 10)
+                await until_higher(devnet, 0, by=5)
+                await until_height(devnet, await height_of(devnet, 0), [3])
+                assert observer.book.of(silent) == []
+                observer.check()
+            said = await asyncio.to_thread(zynk, "status", "--rpc", devnet.nodes[3].url)
+            assert said.returncode == 0, said.stderr
+            assert re.search(r"voting\s+no: .*sign guard", said.stdout), said.stdout
+            assert (guard.read_bytes() if guard.exists() else None) == damaged, "left as it is"
             await load.stop()
+            assert load.failures == []
 
     asyncio.run(run())
 
@@ -170,12 +211,11 @@ def test_a_frozen_validator_does_not_stop_the_others_and_comes_back() -> None:
             load = Load(devnet, nodes=[0, 1, 2])
             await load.start()
             devnet.signal(3, signal.SIGSTOP)
-            height = int((await devnet.status(0))["height"])
-            await asyncio.sleep(4)
-            there = int((await devnet.status(0))["height"])
-            assert there > height + 5
+            await until_higher(devnet, 0, by=10)
+            there = await height_of(devnet, 0)
             devnet.signal(3, signal.SIGCONT)
-            await devnet.wait_height(there, [3])
+            await until_height(devnet, there, [3])
+            await until_voting(devnet, 3)
             await load.stop()
             assert load.failures == []
 
@@ -188,12 +228,14 @@ def test_the_p2p_process_killed_under_load_comes_back() -> None:
             load = Load(devnet, nodes=[0, 1, 2])
             await load.start()
             pid = int((await devnet.status(3))["p2p"]["pid"])
-            subprocess.run(["kill", "-9", str(pid)], check=True)
-            await asyncio.sleep(3)
-            status = await devnet.status(3)
-            assert status["p2p"]["pid"] != pid
-            assert status["peers"] == 3
-            await devnet.wait_height(int((await devnet.status(0))["height"]), [3])
+            os.kill(pid, signal.SIGKILL)
+            await until_status(
+                devnet,
+                3,
+                "another p2p process has all its peers",
+                lambda s: s["p2p"]["pid"] not in (None, pid) and s["peers"] == 3,
+            )
+            await until_height(devnet, await height_of(devnet, 0) + 5, [3])
             await load.stop()
             assert load.failures == []
 

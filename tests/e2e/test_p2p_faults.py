@@ -74,12 +74,12 @@ def test_frozen_peer_blocks_nobody_and_comes_back() -> None:
                 await until(lambda: sum(c == 0 for _, c, _ in other.frames) == sent, 3)
                 grown = psutil.Process(first.link.pid).memory_info().rss - memory
                 assert grown < 40 << 20
-                await until(lambda: frozen.peer not in first.up, 12)
+                await until(lambda: frozen.peer not in first.up)
                 stats = first.link.stats()
                 assert sum(stats.get(f"drops_peer_{why}", 0) for why in ("congested", "queue_full"))
             finally:
                 process.resume()
-            await until(lambda: all(len(node.up) == 2 for node in nodes), 20)
+            await until(lambda: all(len(node.up) == 2 for node in nodes))
             frozen.frames.clear()
             first.link.send(frozen.peer, 0, b"welcome back")
             await until(lambda: (first.peer, 0, b"welcome back") in frozen.frames)
@@ -206,7 +206,7 @@ def test_p2p_process_ends_when_the_node_is_killed(tmp_path: object) -> None:
         child = psutil.Process(int(parent.stdout.readline()))
         assert child.is_running()
         parent.kill()
-        gone, _alive = psutil.wait_procs([child], timeout=3)
+        gone, _alive = psutil.wait_procs([child], timeout=30)
         assert gone
     finally:
         parent.kill()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 
 import psutil
 import pytest
@@ -40,7 +42,7 @@ def test_four_nodes_exchange_frames_and_gossip() -> None:
             forwarders = {node.gossip[0][0] for node in nodes[:3]}
             assert forwarders <= {node.peer for node in nodes}
 
-            await until(lambda: first.link.stats().get("frames_out", 0) >= 201, 5)
+            await until(lambda: first.link.stats().get("frames_out", 0) >= 201)
             infos = first.link.peers()
             assert {info.peer for info in infos} == {node.peer for node in nodes[1:]}
             assert sum(info.bytes_out for info in infos) > len(big)
@@ -181,5 +183,64 @@ def test_port_in_use_is_a_clear_error_and_leaves_no_process() -> None:
             with pytest.raises(UsageError, match="did not start"):
                 await other.link.start()
             assert set(psutil.Process().children()) == before
+
+    asyncio.run(scenario())
+
+
+def test_gossip_faster_than_ten_a_second_arrives_whole() -> None:
+    """libp2p's own gate drops what is over 10 messages a second, silently."""
+
+    async def scenario() -> None:
+        async with network(2) as nodes:
+            await asyncio.sleep(1.2)  # a heartbeat: the mesh is made
+            sent = [f"batch {number}".encode() for number in range(60)]
+            for payload in sent:
+                nodes[0].link.publish(TOPIC, payload)
+                await asyncio.sleep(0.02)
+            await until(lambda: len(nodes[1].gossip) == len(sent))
+            assert {payload for _, _, payload in nodes[1].gossip} == set(sent)
+
+    asyncio.run(scenario())
+
+
+def test_gossip_of_a_restarted_sender_is_heard_though_its_numbers_begin_anew() -> None:
+    """By sequence number, a restarted sender's messages were taken for those of before; and the
+    same content is told once, whoever sends it how often."""
+
+    async def scenario() -> None:
+        async with network(2) as nodes:
+            await asyncio.sleep(1.2)
+            for payload in (b"one", b"two"):
+                nodes[0].link.publish(TOPIC, payload)
+            await until(lambda: len(nodes[1].gossip) == 2)
+            pid = nodes[0].link.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: nodes[0].restarts == 1 and nodes[0].up and nodes[1].up)
+            await asyncio.sleep(1.2)
+            for payload in (b"one", b"three", b"four"):
+                nodes[0].link.publish(TOPIC, payload)
+            await until(lambda: len(nodes[1].gossip) == 4)
+            assert [p for _, _, p in nodes[1].gossip][:2] == [b"one", b"two"]
+            assert {p for _, _, p in nodes[1].gossip[2:]} == {b"three", b"four"}
+            assert {author for author, _, _ in nodes[1].gossip} == {nodes[0].peer}
+
+    asyncio.run(scenario())
+
+
+def test_gossip_of_another_topic_or_too_long_is_refused_and_said_so() -> None:
+    """libp2p drops more than 1 MiB silently, and would subscribe to any topic."""
+
+    async def scenario() -> None:
+        async with network(2) as nodes:
+            link = nodes[0].link
+            with pytest.raises(UsageError, match="too long"):
+                link.publish(TOPIC, bytes(1 << 20))
+            link.publish("tx/another-chain", b"x")
+            await until(lambda: link.stats().get("drops_gossip_invalid", 0) == 1)
+            await asyncio.sleep(1.2)
+            link.publish(TOPIC, bytes(900 << 10))  # the largest
+            await until(lambda: nodes[1].gossip)
+            assert [len(p) for _, _, p in nodes[1].gossip] == [900 << 10]
 
     asyncio.run(scenario())

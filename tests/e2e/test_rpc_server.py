@@ -204,9 +204,10 @@ def test_bodies_over_the_limit_are_refused_also_when_their_length_is_not_declare
 def test_bodies_share_a_budget_that_is_given_back() -> None:
     async def scenario() -> None:
         api = FakeNodeApi()
-        async with running(api, bodies_bytes_max=600, connections_max=9) as (_, url, client):
+        async with running(api, bodies_bytes_max=600, connections_max=9) as (server, url, client):
             waiting = asyncio.create_task(client.tx_submit(SLOW_TX))
-            await asyncio.sleep(0.05)
+            while not _inflight(server):
+                await asyncio.sleep(0.01)
             status, answer, _ = await post(url, CALL + b" " * 500)
             assert (status, answer["error"]["code"]) == (429, RpcCode.RATE_LIMITED)
             api.release.set()
@@ -221,7 +222,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
     async def scenario() -> None:
         async with running(body_timeout_ms=100) as (_, url, _):
             head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            found = await raw(url, head + b"Content-Length: 50\r\n\r\n{", wait_s=1)
+            found = await raw(url, head + b"Content-Length: 50\r\n\r\n{", wait_s=10)
         assert found.startswith(b"HTTP/1.1 504")
 
     run(scenario())
@@ -272,7 +273,8 @@ def test_connections_over_a_limit_are_refused_and_room_comes_back() -> None:
             assert b"zynk_rpc_connections_refused_total 1.0" in server.metrics.render()
             for _, writer in held:
                 writer.close()
-            await asyncio.sleep(0.05)
+            while b"zynk_rpc_connections 0.0" not in server.metrics.render():
+                await asyncio.sleep(0.01)
             assert (await post(url))[0] == 200
 
     run(scenario())

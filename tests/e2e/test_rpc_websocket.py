@@ -99,7 +99,8 @@ def test_calls_of_one_websocket_are_bounded_by_not_reading_on() -> None:
         ):
             for i in range(5):
                 await ws.send_str(request("tx_submit", i, tx=text_of_bytes(SLOW_TX)))
-            await asyncio.sleep(0.1)
+            await until(lambda: server._dispatcher.inflight_count == 2)
+            await asyncio.sleep(0.1)  # time for a third, which must not come
             assert server._dispatcher.inflight_count == 2
             api.release.set()
             ids = [json.loads((await ws.receive()).data)["id"] for _ in range(5)]

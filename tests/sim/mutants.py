@@ -9,6 +9,7 @@ from consensus.context import Context
 from consensus.core import Core
 from consensus.effects import Effect, Persist, SetTimer
 from consensus.inputs import Recovered, TimerId
+from consensus.justify import CertificateBook
 from consensus.messages import Propose
 from consensus.rules import OwnStatements, Rules
 from consensus.statement import StatementKind
@@ -49,6 +50,9 @@ class UnverifiedJustify(Rules):
         is_valid: SignatureCheck,
     ) -> None:
         pass
+
+    def missing_for(self, propose: Propose, book: CertificateBook) -> tuple[int, ...]:
+        return ()
 
 
 class ForgetsVotes(Node):

@@ -124,6 +124,7 @@ class Node:
                 parent_hash=self.parent_hash(),
                 parent_certificate=chain[-1][1] if chain else None,
                 validators=self.sim.validators_at(len(chain) + 1),
+                next_validators=self.sim.validators_at(len(chain) + 2),
                 leaders=self.sim.validators_at(len(chain) + 1),
                 seed=self.parent_hash(),
                 recovered=recovered,

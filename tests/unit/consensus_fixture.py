@@ -124,6 +124,7 @@ def start(
             parent_hash=parent_hash,
             parent_certificate=parent_certificate,
             validators=SET,
+            next_validators=SET,
             leaders=SET,
             seed=parent_hash,
             recovered=recovered,

@@ -177,6 +177,18 @@ def test_same_request_gives_the_same_answer_at_every_stage() -> None:
         node.pipeline.accept(node.request(1, 3, b"r0-3"), 0)
 
 
+def test_requests_for_leaves_that_are_there_already_leave_no_row_behind() -> None:
+    node = Node()
+    first = node.accept(0, 3)
+    before = list(node.store.iterate(prefix=b""))
+    writes = node.store.writes
+    for number in range(50):
+        again = node.pipeline.accept(node.request(0, 3, b"new id %d" % number), 0)
+        assert again.leaf_hashes == first.leaf_hashes
+    assert list(node.store.iterate(prefix=b"")) == before
+    assert node.store.writes == writes
+
+
 def test_a_leaf_that_comes_twice_is_anchored_once() -> None:
     node = Node()
     node.accept(0, 4)

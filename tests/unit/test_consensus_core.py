@@ -82,6 +82,7 @@ def start(recovered: Recovered | None = None, height: int = 9) -> StartHeight:
         parent_hash=PARENT,
         parent_certificate=None,
         validators=SET,
+        next_validators=SET,
         leaders=SET,
         seed=PARENT,
         recovered=recovered,

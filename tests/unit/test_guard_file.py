@@ -82,7 +82,7 @@ def test_nullify_after_notarize_and_a_repeated_record_are_accepted(path: Path) -
 
 
 def test_a_missing_guard_says_what_to_do(path: Path) -> None:
-    with pytest.raises(GuardUnusableError, match="create a new guard by the explicit command"):
+    with pytest.raises(GuardUnusableError, match="there is no sign guard"):
         GuardFile.open(path, CHAIN, KEY)
     assert not path.exists()
 

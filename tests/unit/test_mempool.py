@@ -154,7 +154,7 @@ def test_what_was_included_leaves_and_the_rest_moves_up() -> None:
     for tx in txs:
         add(pool, tx)
     dropped = pool.on_commit([txs[0].id, txs[1].id], 1, {payer_of(1): 2}, {payer_of(1): RICH})
-    assert dropped == []
+    assert dropped == {}
     assert pool.candidates(ROOM, 10) == txs[2:]
     assert refuse(pool, txs[1], "mempool/nonce-used", nonce=2) is False
 
@@ -165,7 +165,7 @@ def test_a_pending_tx_whose_nonce_another_one_used_is_dropped_and_named() -> Non
     for tx in mine:
         add(pool, tx)
     stranger = unsigned_tx(1, 0, fee=7777)
-    assert pool.on_commit([stranger.id], 1, {payer_of(1): 1}) == [mine[0].id]
+    assert pool.on_commit([stranger.id], 1, {payer_of(1): 1}) == {mine[0].id: "mempool/nonce-used"}
     assert pool.candidates(ROOM, 10) == [mine[1]]
 
 
@@ -175,7 +175,7 @@ def test_what_a_payer_can_no_longer_pay_is_dropped_from_its_end() -> None:
     for tx in txs:
         add(pool, tx)
     dropped = pool.on_commit([txs[0].id], 1, {payer_of(1): 1}, {payer_of(1): 1500})
-    assert dropped == [txs[2].id, txs[3].id]
+    assert dropped == dict.fromkeys([txs[2].id, txs[3].id], "mempool/insufficient-balance")
     assert pool.candidates(ROOM, 10) == [txs[1]]
 
 
@@ -185,8 +185,8 @@ def test_a_tx_expires_with_those_that_follow_it() -> None:
     txs = [unsigned_tx(1, n, valid_until=until) for n, until in enumerate(untils)]
     for tx in txs:
         add(pool, tx)
-    assert pool.on_commit([], 4, {}) == []
-    assert sorted(pool.on_commit([], 5, {})) == sorted([txs[1].id, txs[2].id])
+    assert pool.on_commit([], 4, {}) == {}
+    assert pool.on_commit([], 5, {}) == dict.fromkeys([txs[1].id, txs[2].id], "mempool/expired")
     assert pool.ids() == [txs[0].id]
     assert refuse(pool, unsigned_tx(2, 0, valid_until=5), "mempool/expired") is False
 

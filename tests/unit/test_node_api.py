@@ -16,6 +16,7 @@ from ledger.errors import InvalidInputError, UsageError
 from ledger.fees import sign_tx
 from ledger.store import LevelStore
 from ledger.tx import Tx
+from node import wire
 from node.api import Api
 from node.config import NodeConfig
 from node.daemon import SILENT_WITH_WORK_S, Node
@@ -23,11 +24,22 @@ from node.driver import ConsensusDriver
 from node.evidence_pool import EvidencePool
 from node.offences import Offences
 from node.sync import BlockSync
+from node.tx_waits import WAITERS_MAX
 from node.voting import VotingKey
 from p2p.link import P2PLink
 from rpc.errors import RpcCode, RpcError
+from rpc.results import TX_RESULT, mismatches
 from tests.unit.anchoring_world import AnchoringWorld
-from tests.unit.chain_fixture import CHAIN_ID, FAUCET, PARAMS, PROPOSER, key_of, transfer
+from tests.unit.chain_fixture import (
+    CHAIN_ID,
+    FAUCET,
+    PARAMS,
+    PROPOSER,
+    build,
+    certify,
+    key_of,
+    transfer,
+)
 from tests.unit.node_fixture import FakeLink, peer_info
 
 TO = bytes(range(32))
@@ -84,7 +96,7 @@ class ApiWorld:
             chain=node.chain,
             txpool=node.txpool,
             link=node.link,
-            on_commit=lambda _: None,
+            on_commit=node.anchoring.on_commit,
             on_caught_up=lambda: None,
             on_bad_peer=lambda *_: None,
             on_failure=lambda _: None,
@@ -131,7 +143,14 @@ def test_a_node_is_ready_with_blocks_peers_and_finality_and_says_what_lacks(
         assert world.api.readiness().reasons == ("no peers",)
         world.link.names = ["a"]
         world.node.sync.on_peer_up("a", 50)
-        assert world.api.readiness().reasons == ("syncing: height 1 of 50",)
+        await asyncio.sleep(0)
+        assert world.api.readiness().ready, "anybody can claim a height"
+        block = build(world.node.chain)
+        answer = wire.Range(tip_height=50, items=((block.encoded, certify(block).encode()),))
+        world.node.sync.on_range("a", answer.encode())
+        while world.node.chain.height == 1:
+            await asyncio.sleep(0)
+        assert world.api.readiness().reasons == ("syncing: height 2 of 50",)
         await world.node.sync.stop()
         world.node._committed_at -= SILENT_WITH_WORK_S + 1
         assert world.api.readiness().ready, "idle: nothing is due before the heartbeat"
@@ -205,6 +224,44 @@ def test_a_tx_is_accepted_then_final_and_its_proof_is_given(tmp_path: Path) -> N
         answer = await world.api.tx_submit(late.encoded, "finalized", 10)
         assert answer["status"] == "accepted", "not final in time"
         assert world.parts.pool.waiting == 0
+
+    run(tmp_path, test)
+
+
+def test_a_tx_that_was_taken_in_is_never_told_as_refused_for_want_of_room_to_wait(
+    tmp_path: Path,
+) -> None:
+    async def test(world: ApiWorld) -> None:
+        world.parts.commit()
+        ids = [number.to_bytes(32, "big") for number in range(WAITERS_MAX)]
+        others = asyncio.create_task(world.parts.pool.wait_final(ids, 60))
+        await asyncio.sleep(0)
+        assert world.parts.pool.waiting == WAITERS_MAX
+        tx = transfer(FAUCET, 0, TO, 1)
+        answer = await world.api.tx_submit(tx.encoded, "finalized", 5000)
+        assert answer == {"tx_id": tx.id.hex(), "status": "accepted"}
+        assert tx.id in world.parts.pool.mempool
+        others.cancel()
+        await asyncio.gather(others, return_exceptions=True)
+
+    run(tmp_path, test)
+
+
+def test_a_tx_that_is_dropped_ends_the_wait_with_its_reason(tmp_path: Path) -> None:
+    async def test(world: ApiWorld) -> None:
+        cheap = transfer(FAUCET, 0, TO, 1)
+        wait = asyncio.create_task(world.api.tx_submit(cheap.encoded, "finalized", 60_000))
+        await asyncio.sleep(0.01)
+        dear = transfer(FAUCET, 0, TO, 2, fee=10 * cheap.fee)
+        await world.api.tx_submit(dear.encoded, "accepted", 0)
+        async with asyncio.timeout(5):
+            answer = await wait
+        assert answer == {
+            "tx_id": cheap.id.hex(),
+            "status": "dropped",
+            "reason": "mempool/replaced",
+        }
+        assert mismatches(answer, TX_RESULT) == []
 
     run(tmp_path, test)
 

@@ -11,7 +11,8 @@ import errno
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from types import UnionType
+from typing import Any, cast
 
 import pytest
 
@@ -19,12 +20,14 @@ from consensus import effects as fx
 from consensus import inputs
 from consensus.core import Core
 from consensus.fork_proof import ForkProof
-from consensus.messages import Status
+from consensus.messages import Propose, Status, Vote
 from consensus.statement import Statement, StatementKind
 from ledger.certificate import VoteKind
-from ledger.chain import Commit
+from ledger.chain import Chain, Commit
+from ledger.errors import InvalidInputError
 from ledger.mempool import Mempool
 from ledger.store import CrashStore
+from node import wire
 from node.driver import ConsensusDriver
 from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
@@ -56,6 +59,7 @@ class ScriptedCore:
         self.steps: list[inputs.Input] = []
         self.answers: dict[type, list[list[fx.Effect]]] = {}
         self.fails = False
+        self.fails_on: type | UnionType | None = None
 
     def status(self) -> None:
         return None
@@ -64,10 +68,22 @@ class ScriptedCore:
         self.steps.append(event)
         if isinstance(event, inputs.StartHeight):
             self.height = event.height
-        if self.fails:
+        if self.fails or (self.fails_on and isinstance(event, self.fails_on)):
             raise KeyError("a bug")
         queue = self.answers.get(type(event), [])
         return queue.pop(0) if queue else []
+
+
+class BuggyChain:
+    """A real chain, whose writes raise the world's `chain_bug` if there is one."""
+
+    def __init__(self, world: World, chain: Chain) -> None:
+        self._world, self._chain = world, chain
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("commit", "store_consensus") and self._world.chain_bug is not None:
+            raise self._world.chain_bug
+        return getattr(self._chain, name)
 
 
 class World:
@@ -75,7 +91,9 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.store = CrashStore()
-        self.chain = open_chain(self.store)
+        self.chain_bug: Exception | None = None
+        self.chain = cast(Chain, BuggyChain(self, open_chain(self.store)))
+        self.commit_bug: Exception | None = None
         self.sync_error: OSError | None = None
         self.guard = GuardFile.create(folder / "guard", CHAIN_ID, PROPOSER, sync=self._sync)
         self.link = FakeLink(peers=("a",))
@@ -105,7 +123,7 @@ class World:
             link=cast(P2PLink, self.link),
             txpool=self.pool,
             wall_ms=lambda: self.now_ms,
-            on_commit=self.commits.append,
+            on_commit=self._on_commit,
             on_need_sync=lambda peer, height: self.syncs.append((peer, height)),
             on_offence=lambda peer, reason: self.offences.append((peer, reason)),
             on_fork=self._on_fork,
@@ -114,6 +132,11 @@ class World:
     def _sync(self, _: int) -> None:
         if self.sync_error is not None:
             raise self.sync_error
+
+    def _on_commit(self, commit: Commit) -> None:
+        self.commits.append(commit)
+        if self.commit_bug is not None:
+            raise self.commit_bug
 
     def _on_fork(self, proof: object) -> None:
         self.forks.append(proof)
@@ -422,5 +445,129 @@ def test_offences_and_the_need_to_sync_are_passed_on(tmp_path: Path) -> None:
         world.perform(fx.BadPeer(peer="x", reason="r"), fx.NeedSync(peer="y", height=9))
         assert world.offences == [("x", "r")]
         assert world.syncs == [("y", 9)]
+
+    run(tmp_path, test)
+
+
+def test_a_bug_in_a_commit_stops_the_driver_with_a_reason(tmp_path: Path) -> None:
+    """The core took the height for finished, and "voting: yes" stood there for ever."""
+
+    async def test(world: World) -> None:
+        world.chain_bug = RuntimeError("a bug")
+        block = build(world.chain)
+        world.perform(fx.Finalise(block=block, certificate=certify(block)), SEND)
+        assert_stopped(world, "Finalise failed")
+        assert world.driver.failures_total == 1
+        assert not world.commits
+
+    run(tmp_path, test)
+
+
+def test_a_bug_while_persisting_stops_the_driver_before_anything_leaves(tmp_path: Path) -> None:
+    """A retry would have sent the vote that no guard holds."""
+
+    async def test(world: World) -> None:
+        world.chain_bug = RuntimeError("a bug")
+        block = build(world.chain)
+        world.perform(fx.Persist(blocks=(block,), guard=(world.vote(),)), SEND)
+        assert_stopped(world, "Persist failed")
+        assert world.guard.highest() == (0, 0)
+
+    run(tmp_path, test)
+
+
+def test_a_bug_of_who_is_told_of_a_final_height_does_not_end_the_chain(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.commit_bug = RuntimeError("a bug")
+        block = build(world.chain)
+        world.perform(fx.Finalise(block=block, certificate=certify(block)), SEND)
+        assert world.driver.failures_total == 1
+        starts = [e for e in world.core.steps if isinstance(e, inputs.StartHeight)]
+        assert [e.height for e in starts] == [2]
+        assert len(world.link.broadcasts) == 1
+
+    run(tmp_path, test)
+
+
+def test_an_effect_that_fails_costs_no_timer_after_it(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        def fails(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        world.link.on_send = fails
+        timer = inputs.TimerId.RETRY
+        world.perform(
+            fx.SendTo(peer="a", message=MESSAGE), fx.SetTimer(timer=timer, delay_ms=100), SEND
+        )
+        assert len(world.link.broadcasts) == 1
+        await asyncio.sleep(0.2)
+        assert inputs.TimerFired(timer=timer) in world.core.steps
+
+    run(tmp_path, test)
+
+
+def test_a_timer_step_that_fails_builds_the_height_anew_from_its_records(tmp_path: Path) -> None:
+    """The timer was gone: no retry, no view change, for ever."""
+
+    async def test(world: World) -> None:
+        world.perform(fx.Persist(guard=(world.vote(),)))
+        world.perform(fx.SetTimer(timer=inputs.TimerId.RETRY, delay_ms=100))
+        world.core.answers[inputs.StartHeight] = [[SEND]]
+        world.core.fails_on = inputs.TimerFired
+        await asyncio.sleep(0.2)
+        [start] = [e for e in world.core.steps if isinstance(e, inputs.StartHeight)]
+        assert start.height == 1
+        assert start.recovered is not None
+        assert start.recovered.guard == (world.vote(),)
+        assert len(world.link.broadcasts) == 1
+        assert world.driver.stop_reason is None
+
+    run(tmp_path, test)
+
+
+def test_a_height_that_can_not_be_built_anew_stops_the_driver(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        world.perform(fx.SetTimer(timer=inputs.TimerId.VIEW, delay_ms=100))
+        world.core.fails_on = inputs.Input
+        await asyncio.sleep(0.2)
+        world.core.fails_on = None
+        assert_stopped(world, "can not be started")
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("height", [1, 2])
+def test_votes_of_those_who_have_none_are_offences(tmp_path: Path, height: int) -> None:
+    async def test(world: World) -> None:
+        vote = Vote(
+            kind=VoteKind.NULLIFY,
+            height=height,
+            view=1,
+            block_hash=b"",
+            signer=FAUCET.public_key,
+            signature=bytes(64),
+        )
+        before = len(world.core.steps)
+        with pytest.raises(InvalidInputError, match="no validator"):
+            world.driver.on_message("a", bytes([wire.TAG_CONSENSUS]) + vote.encode())
+        block = build(world.chain)
+        propose = Propose(
+            height=height,
+            view=1,
+            block=replace(block, header=replace(block.header, height=height)),
+            justify=(),
+            signer=FAUCET.public_key,
+            signature=bytes(64),
+        )
+        for payload in (
+            bytes([wire.TAG_CONSENSUS]) + propose.encode(),
+            wire.CompactProposal.of(propose, lambda _: True).encode(),
+        ):
+            with pytest.raises(InvalidInputError, match="no validator"):
+                world.driver.on_message("a", payload)
+        assert len(world.core.steps) == before
+        late = replace(vote, height=7)
+        world.driver.on_message("a", bytes([wire.TAG_CONSENSUS]) + late.encode())
+        assert len(world.core.steps) == before + 1, "that set is not known here"
 
     run(tmp_path, test)

@@ -66,7 +66,7 @@ class Validator:
         loop = asyncio.get_running_loop()
         self.driver = ConsensusDriver(
             chain=self.chain,
-            core=Core(chain_id=CHAIN_ID, key=key.public_key, sign=key.sign, timing=TIMING),
+            core=Core(chain_id=CHAIN_ID, key=key.public_key, sign=key.sign, timing=network.timing),
             make_facts=lambda _: self.chain.plain_facts(key.public_key),
             evidence=EvidencePool(self.chain, self.store, lambda *_: None),
             guard=self.guard,
@@ -125,8 +125,9 @@ class MemoryLink(FakeLink):
 class Network:
     """Validators by name; what was sent, by key."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timing: Timing = TIMING) -> None:
         self.folder = folder
+        self.timing = timing
         self.keys = dict(zip("abcd", VALIDATOR_KEYS.values(), strict=True))
         self.lives: dict[str, Validator] = {}
         self.sent: list[tuple[bytes, bytes]] = []
@@ -161,9 +162,9 @@ class Network:
         except InvalidInputError as error:
             self.offences.append(f"{sender}: {error}")
 
-    async def until(self, height: int, names: str = "abcd") -> bool:
+    async def until(self, height: int, names: str = "abcd", timeout_s: float = 80) -> bool:
         """Until those are at `height`; False if one of them died first."""
-        for _ in range(4000):
+        for _ in range(round(timeout_s / 0.02)):
             lives = [self.lives[name] for name in names]
             if any(life.is_dead for life in lives):
                 return False

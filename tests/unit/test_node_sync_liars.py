@@ -8,9 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import cast
+
+import pytest
+import structlog.testing
 
 from node import sync as module
 from node import wire
+from node.range_server import UNITS_BURST, UNITS_PER_S, WAITING_MAX, RangeServer
+from p2p.link import P2PLink
+from tests.unit.node_fixture import FakeLink
 from tests.unit.test_node_sync import HEIGHTS, SERVER, Client, grow, honest
 from tests.unit.virtual_time import run_virtual
 
@@ -157,17 +164,102 @@ def test_a_sync_goes_on_where_a_lost_peer_left_it_and_tells_its_progress() -> No
     run(test)
 
 
-def test_a_peer_that_asks_too_often_is_not_answered_for_a_while() -> None:
+class Served:
+    """A range server on virtual time; `units` is what each peer has cost so far."""
+
+    def __init__(self) -> None:
+        self.link = FakeLink()
+        self.server = RangeServer(
+            chain=SERVER, link=cast(P2PLink, self.link), reserved=frozenset({"validator"})
+        )
+        self.server_request = wire.RangeRequest(height_from=1, count=32).encode()
+
+    def ask(self, *peers: str) -> None:
+        for peer in peers:
+            self.server.on_request(peer, self.server_request)
+
+    def answered(self, peer: str) -> int:
+        return [to for to, _, _ in self.link.sent].count(peer)
+
+
+UNITS = 33
+"""Of a range of 32 small blocks."""
+BURST = -(-int(UNITS_BURST) // UNITS)
+
+
+def test_ranges_are_served_within_a_budget_and_in_turn() -> None:
+    """60 requests a second at 10 ms each were served: half of the loop."""
+
+    async def body() -> None:
+        world = Served()
+        for _ in range(1000):
+            world.ask("greedy")
+        assert world.answered("greedy") in (BURST, BURST + 1)
+        world.ask("modest")
+        assert world.answered("modest") == 0, "the budget is used up"
+        await asyncio.sleep(2 * UNITS / UNITS_PER_S + 0.1)
+        assert world.answered("modest") == 1
+        for _ in range(100):
+            world.ask("greedy")
+            await asyncio.sleep(0.1)
+        assert world.answered("greedy") <= BURST + 11 * UNITS_PER_S / UNITS
+        world.server.stop()
+
+    run_virtual(body())
+
+
+def test_strangers_can_not_use_up_what_validators_peers_are_served() -> None:
+    async def body() -> None:
+        world = Served()
+        strangers = [f"stranger-{n}" for n in range(2 * WAITING_MAX)]
+        for _ in range(10):
+            world.ask(*strangers)
+            world.ask("validator")
+        assert world.answered("validator") == 10
+        assert len(world.link.sent) <= 10 + BURST + 1
+        world.server.forget("stranger-100")
+        await asyncio.sleep(WAITING_MAX * UNITS / UNITS_PER_S + 1)
+        assert world.answered("stranger-100") == 0, "it went away"
+        assert len(world.link.sent) <= 10 + BURST + 1 + WAITING_MAX
+        world.server.stop()
+
+    run_virtual(body())
+
+
+@pytest.mark.parametrize("answer", [None, wire.Range(tip_height=FAR, items=())])
+def test_a_claim_alone_is_neither_syncing_nor_a_target(answer: wire.Range | None) -> None:
+    """Any stranger's unsigned height made /ready a 503 and the status a lie."""
+
     async def test(client: Client) -> None:
-        grow(client.chain, 1)
-        request = wire.RangeRequest(height_from=1, count=1).encode()
-        for _ in range(3 * module.REQUESTS_PER_S_MAX):
-            client.sync.on_request("a", request)
-        client.sync.on_request("b", request)
-        answered = [peer for peer, _, _ in client.link.sent]
-        assert answered == ["a"] * module.REQUESTS_PER_S_MAX + ["b"]
-        await asyncio.sleep(1)
-        client.sync.on_request("a", request)
-        assert len(client.link.sent) == len(answered) + 1
+        grow(client.chain, 3)
+        client.peers["liar"] = lambda _: answer
+        with structlog.testing.capture_logs() as lines:
+            client.sync.on_peer_height("liar", FAR)
+            while client.sync.is_running:
+                assert not client.sync.progress.is_syncing
+                assert client.sync.progress.target_height == 3
+                await asyncio.sleep(0.1)
+        assert not [line for line in lines if line["event"] in ("caught up", "behind the network")]
+
+    run(test)
+
+
+def test_a_sync_that_ends_short_of_the_claimed_height_is_not_called_caught_up() -> None:
+    def some(request: wire.RangeRequest) -> wire.Range | None:
+        if request.height_from > 10:
+            return None
+        return replace(honest(replace(request, count=10)), tip_height=FAR)
+
+    async def test(client: Client) -> None:
+        client.peers["a"] = some
+        with structlog.testing.capture_logs() as lines:
+            client.sync.on_peer_height("a", FAR)
+            await client.until_idle()
+            client.peers["b"] = honest
+            client.sync.on_peer_height("b", HEIGHTS)
+            await client.until_idle()
+        told = [line["event"] for line in lines if line.get("blocks")]
+        assert told == ["sync ended: no peer gives more", "caught up"]
+        assert client.chain.height == HEIGHTS
 
     run(test)

@@ -16,6 +16,7 @@ from ledger.tx import Tx
 from node import txpool as module
 from node import wire
 from node.signature_pool import SignaturePool
+from node.tx_waits import Final
 from node.txpool import TxPool
 from p2p.link import P2PLink
 from tests.unit.chain_fixture import (
@@ -207,9 +208,9 @@ def test_waiting_ends_with_finality_or_with_time_and_leaves_nothing_behind() -> 
         same = asyncio.create_task(world.pool.wait_final([tx.id], 5))
         await asyncio.sleep(0.01)
         world.commit([tx])
-        assert await same == {tx.id: (1, 0)}
-        assert await both == {tx.id: (1, 0)}
-        assert await world.pool.wait_final([tx.id, tx.id], 5) == {tx.id: (1, 0)}
+        assert await same == {tx.id: Final(height=1, index=0)}
+        assert await both == {tx.id: Final(height=1, index=0)}
+        assert await world.pool.wait_final([tx.id, tx.id], 5) == {tx.id: Final(height=1, index=0)}
         cancelled = asyncio.create_task(world.pool.wait_final([never.id], 5))
         await asyncio.sleep(0.01)
         cancelled.cancel()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from ledger.errors import InvalidInputError
 from ledger.mempool import MempoolLimits
+from ledger.tx import Tx
 from node import txpool as module
 from node import wire
+from node.tx_waits import WAITERS_MAX, Dropped, Fate
 from tests.unit.chain_fixture import FAUCET, key_of, transfer
 from tests.unit.test_node_txpool import TO, Pool, run
 from tests.unit.virtual_time import run_virtual
@@ -17,26 +20,98 @@ from tests.unit.virtual_time import run_virtual
 ROOMY = MempoolLimits(account_txs_max=10_000)
 
 
-def test_a_refused_wait_leaves_no_waiter_behind_and_takes_none_away() -> None:
-    """The waiters made before the refusal stayed for ever."""
-
+def test_waits_over_the_limit_are_left_out_and_those_for_the_same_tx_are_shared() -> None:
     async def test(world: Pool) -> None:
         kept = bytes([1]) * 32
         other = asyncio.create_task(world.pool.wait_final([kept], 60))
-        full = [i.to_bytes(32, "big") for i in range(module.WAITERS_MAX - 2)]
+        full = [i.to_bytes(32, "big") for i in range(WAITERS_MAX - 2)]
         many = asyncio.create_task(world.pool.wait_final(full, 60))
         await asyncio.sleep(0.01)
-        assert world.pool.waiting == module.WAITERS_MAX - 1
-        with pytest.raises(InvalidInputError, match="too many") as caught:
-            await world.pool.wait_final([b"a" * 32, b"b" * 32, kept], 60)
-        assert caught.value.retry
-        assert world.pool.waiting == module.WAITERS_MAX - 1
+        assert world.pool.waiting == WAITERS_MAX - 1
+        over = asyncio.create_task(world.pool.wait_final([b"a" * 32, b"b" * 32, kept], 0.01))
+        await asyncio.sleep(0)
+        assert world.pool.waiting == WAITERS_MAX
+        assert await over == {}
+        assert world.pool.waiting == WAITERS_MAX - 1
         many.cancel()
         await asyncio.gather(many, return_exceptions=True)
         assert world.pool.waiting == 1, "the other caller's"
         other.cancel()
         await asyncio.gather(other, return_exceptions=True)
         assert world.pool.waiting == 0
+
+    run(test)
+
+
+async def fate_after(world: Pool, tx: Tx, event: Callable[[], Awaitable[object]]) -> Fate:
+    """What a wait for a pending tx comes to when `event` happens; a minute is far too late."""
+    assert await world.pool.submit([tx.encoded]) == [tx.id]
+    waiting = asyncio.create_task(world.pool.wait_final([tx.id], 60))
+    await asyncio.sleep(0)
+    await event()
+    async with asyncio.timeout(5):
+        return (await waiting)[tx.id]
+
+
+def test_who_waits_for_a_tx_is_told_when_it_is_replaced() -> None:
+    async def test(world: Pool) -> None:
+        cheap = transfer(FAUCET, 0, TO, 1)
+        dear = transfer(FAUCET, 0, TO, 2, fee=10 * cheap.fee)
+        fate = await fate_after(world, cheap, lambda: world.pool.submit([dear.encoded]))
+        assert fate == Dropped(reason="mempool/replaced")
+
+    run(test)
+
+
+def test_who_waits_for_a_tx_is_told_when_it_is_evicted() -> None:
+    async def test(world: Pool) -> None:
+        async def fund() -> None:
+            world.commit([transfer(FAUCET, 0, key_of(1).public_key, 10**9)])
+
+        await fund()
+        cheap = transfer(FAUCET, 1, TO, 1)
+        dear = transfer(key_of(1), 0, TO, 1, fee=10 * cheap.fee)
+        fate = await fate_after(world, cheap, lambda: world.pool.submit([dear.encoded]))
+        assert fate == Dropped(reason="mempool/evicted")
+
+    run(test, MempoolLimits(count_max=1))
+
+
+def test_who_waits_for_a_tx_is_told_when_it_expires_or_its_nonce_is_used() -> None:
+    async def test(world: Pool) -> None:
+        async def commit(*txs: Tx) -> None:
+            world.commit(list(txs))
+
+        short = transfer(FAUCET, 0, TO, 1, valid_until=1)
+        assert await fate_after(world, short, commit) == Dropped(reason="mempool/expired")
+        mine, other = transfer(FAUCET, 0, TO, 1), transfer(FAUCET, 0, TO, 2)
+        fate = await fate_after(world, mine, lambda: commit(other))
+        assert fate == Dropped(reason="mempool/nonce-used")
+
+    run(test)
+
+
+def test_who_waits_for_a_tx_is_told_when_the_node_can_not_execute_it() -> None:
+    async def test(world: Pool) -> None:
+        tx = transfer(FAUCET, 0, TO, 1)
+
+        async def bar() -> None:
+            world.pool.bar(tx.id)
+
+        assert await fate_after(world, tx, bar) == Dropped(reason="tx/not-executable")
+
+    run(test)
+
+
+def test_thousands_of_refused_txs_of_one_call_let_others_run_in_between() -> None:
+    async def test(world: Pool) -> None:
+        submitting = asyncio.create_task(world.pool.submit([b"?"] * 4096))
+        turns = 0
+        while not submitting.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 4096 // module.ADMIT_BATCH_TXS
+        assert len(submitting.result()) == 4096
 
     run(test)
 
@@ -49,6 +124,7 @@ def test_a_want_is_answered_once_for_each_id_and_up_to_a_megabyte() -> None:
         txs = [transfer(FAUCET, n, TO, 1, memo=bytes(200)) for n in range(5000)]
         for start in range(0, len(txs), 1000):
             await world.pool.submit([tx.encoded for tx in txs[start : start + 1000]])
+        world.link.sent.clear()  # offers, if submitting took long
         world.pool.on_message("a", wire.encode_ids(wire.TAG_WANT, [txs[0].id] * wire.IDS_MAX))
         assert [payload for _, _, payload in world.link.sent] == [wire.encode_txs([txs[0].encoded])]
         world.link.sent.clear()

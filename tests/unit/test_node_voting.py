@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from consensus.guard import VIEW_END, GuardUnusableError
 from consensus.statement import Statement, StatementKind
 from ledger.chain import Chain
 from ledger.errors import DurabilityError, UsageError
 from ledger.store import CrashStore, MemoryStore, Store
 from node import config as cfg
+from node.cli import cli
 from node.guard import GuardFile
 from node.home import create_guard
 from node.keys import save_key
 from node.offences import OFFENCES_MAX, PEERS_MAX, WINDOW_S, Offences
 from node.voting import VotingKey, open_voting_key
-from tests.unit.chain_fixture import CHAIN_ID, VALIDATOR_KEYS, advance, open_chain
+from tests.unit.chain_fixture import CHAIN_ID, NETWORK, VALIDATOR_KEYS, advance, open_chain
 
 KEY = next(iter(VALIDATOR_KEYS.values()))
 
@@ -34,6 +39,23 @@ def vote_in(home: Path, height: int, view: int) -> None:
     with GuardFile.open(home / cfg.GUARD_FILE, CHAIN_ID, KEY.public_key) as guard:
         kind = StatementKind.NULLIFY
         guard.append([Statement(kind=kind, height=height, view=view, block_hash=b"")])
+
+
+def nullify(height: int, view: int) -> Statement:
+    return Statement(kind=StatementKind.NULLIFY, height=height, view=view, block_hash=b"")
+
+
+def write_settings(home: Path) -> None:
+    """What `zynk guard create` reads besides the key."""
+    config = cfg.NodeConfig(home=home)
+    (home / cfg.CONFIG_FILE).write_text(cfg.render_config(config))
+    (home / cfg.GENESIS_FILE).write_bytes(NETWORK.document.encode())
+
+
+def command_in(reason: str) -> list[str]:
+    """The command that a reason names, as a shell would split it."""
+    (command,) = re.findall(r"`(zynk [^`]+)`", reason)
+    return shlex.split(command)
 
 
 def open_closed(home: Path, store: Store, chain: Chain | None = None) -> VotingKey:
@@ -75,6 +97,61 @@ def test_a_torn_guard_means_no_vote_and_is_left_for_inspection(home: Path) -> No
     path.write_bytes(torn)
     assert_silent(open_closed(home, MemoryStore()), "can't be used")
     assert path.read_bytes() == torn
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn"])
+def test_the_command_in_the_reason_lets_the_node_vote_again_above_its_floor(
+    home: Path, damage: str
+) -> None:
+    store = MemoryStore()
+    chain = open_chain(store)
+    advance(chain)
+    write_settings(home)
+    vote_in(home, 2, 1)
+    path = home / cfg.GUARD_FILE
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:-3])
+    else:
+        path.unlink()
+    command = command_in(open_closed(home, store, chain).reason)
+    path.unlink(missing_ok=True)  # the torn one is moved away first, as the reason says
+    result = CliRunner().invoke(cli, command[1:])
+    assert result.exit_code == 0, result.output
+    found = open_voting_key(home, chain, store, None)
+    assert (found.reason, found.floor) == ("", (2, VIEW_END))
+    assert found.guard is not None
+    with pytest.raises(UsageError):
+        found.guard.append([nullify(2, 9)])
+    found.guard.append([nullify(3, 1)])
+    found.close()
+
+
+def test_a_guard_for_a_key_in_use_elsewhere_is_not_to_be_replaced(home: Path) -> None:
+    store = MemoryStore()
+    first = open_voting_key(home, open_chain(store), store, None)
+    assert "guard create" not in open_closed(home, MemoryStore()).reason
+    first.close()
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--floor", "7", "--i-know-this-key-signed-nothing"), ("--floor", "0")]
+)
+def test_a_guard_without_a_floor_or_a_promise_is_not_made(
+    home: Path, options: tuple[str, ...]
+) -> None:
+    write_settings(home)
+    (home / cfg.GUARD_FILE).unlink()
+    assert CliRunner().invoke(cli, ["guard", "create", "--home", str(home), *options]).exception
+    assert not (home / cfg.GUARD_FILE).exists()
+
+
+def test_a_guard_that_is_there_is_not_replaced_by_the_command(home: Path) -> None:
+    write_settings(home)
+    vote_in(home, 5, 1)
+    before = (home / cfg.GUARD_FILE).read_bytes()
+    result = CliRunner().invoke(cli, ["guard", "create", "--home", str(home), "--floor", "9"])
+    assert isinstance(result.exception, GuardUnusableError)
+    assert (home / cfg.GUARD_FILE).read_bytes() == before
 
 
 @pytest.mark.parametrize(("chain_id", "key"), [("other-1", KEY.public_key), (CHAIN_ID, bytes(32))])

@@ -11,7 +11,14 @@ import msgpack
 
 from p2p.config import P2PConfig
 from p2p.identity import peer_id_of_seed
-from p2p.peerbook import FAILURES_TO_FORGET, RANK_CONFIGURED, PeerBook
+from p2p.peerbook import (
+    BAR_FIRST_S,
+    BAR_MAX_S,
+    BARS_MAX,
+    FAILURES_TO_FORGET,
+    RANK_CONFIGURED,
+    PeerBook,
+)
 from p2p.supervisor import RESTART_MAX_S, RestartPolicy
 
 IDS = [peer_id_of_seed(bytes([n + 1]) * 32) for n in range(8)]
@@ -115,6 +122,42 @@ def test_barred_peer_is_neither_dialled_nor_let_in_until_its_time() -> None:
     assert book.is_barred(IDS[1], 59.0)
     assert book.take_due(59.0, set(), 9) == []
     assert [peer for peer, _ in book.take_due(60.0, set(), 9)] == [IDS[0]]
+
+
+def test_a_peer_dropped_again_stays_out_twice_as_long_and_a_validators_never() -> None:
+    """It came back at once, with a clean record."""
+    book = make_book(validators=(IDS[1],))
+    now_s = 1000.0
+    for number in range(12):
+        assert book.bar_stranger(IDS[0], now_s)
+        assert book.bar_stranger(IDS[0], now_s), "said twice, it counts once"
+        wait_s = min(BAR_FIRST_S * 2**number, BAR_MAX_S)
+        assert book.is_barred(IDS[0], now_s + wait_s - 0.1)
+        now_s += wait_s
+        assert not book.is_barred(IDS[0], now_s)
+    now_s += BAR_MAX_S + 1
+    book.bar_stranger(IDS[0], now_s)
+    assert not book.is_barred(IDS[0], now_s + BAR_FIRST_S), "it was good for an hour"
+    assert not book.bar_stranger(IDS[1], now_s)
+    assert not book.is_barred(IDS[1], now_s)
+
+
+def test_bars_are_bounded_and_take_no_place_in_the_book() -> None:
+    book = make_book(book_peers_max=2)
+    book.add(IDS[0], address(0))
+    for number in range(2 * BARS_MAX):
+        book.bar_stranger(f"stranger-{number}", 0.0)
+    barred = [n for n in range(2 * BARS_MAX) if book.is_barred(f"stranger-{n}", 1.0)]
+    assert barred == list(range(BARS_MAX, 2 * BARS_MAX))
+    assert len(book) == 1
+
+
+def test_a_barred_peer_that_enters_the_book_is_not_dialled() -> None:
+    book = make_book()
+    book.bar(IDS[0], 60.0)
+    book.add(IDS[0], address(0))
+    assert book.take_due(59.0, set(), 9) == []
+    assert book.take_due(60.0, set(), 9) == [(IDS[0], address(0))]
 
 
 def test_peer_put_aside_may_still_come() -> None:

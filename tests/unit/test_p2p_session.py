@@ -42,6 +42,7 @@ class Owner:
         self.frames: list[tuple[int, bytes]] = []
         self.congested: list[bool] = []
         self.notes: list[str] = []
+        self.held: list[int] = []
 
     def on_hello(self, session: Session, hello: frame.Hello) -> None:
         session.accept(hello.height)
@@ -51,6 +52,12 @@ class Owner:
 
     def on_congested(self, session: Session, is_congested: bool) -> None:
         self.congested.append(is_congested)
+
+    def charge(self, session: Session, size: int) -> float:
+        return 0.0
+
+    def on_held(self, session: Session) -> None:
+        self.held.append(session.held_bytes)
 
     def note(self, peer: str) -> None:
         self.notes.append(peer)

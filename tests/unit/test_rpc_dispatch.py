@@ -14,7 +14,7 @@ from ledger.execution import TxFailure
 from rpc.config import RpcConfig
 from rpc.dispatch import Caller, Dispatcher
 from rpc.errors import MEANING_BY_CODE, RpcCode, RpcError, as_rpc_error, history_pruned
-from rpc.limits import BodyBudget, ConnectionCounter, RateLimiter
+from rpc.limits import ByteBudget, ConnectionCounter, RateLimiter
 from rpc.methods import METHODS
 from rpc.metrics import RpcMetrics
 from rpc.params import text_of_bytes
@@ -57,8 +57,11 @@ def call(method: str, under_test: Dispatcher | None = None, **params: object) ->
         (b"\xef\xbb\xbf{}", RpcCode.PARSE_ERROR),
         (b'{"jsonrpc":"2.0","id":NaN}', RpcCode.PARSE_ERROR),
         (b'{"jsonrpc":"2.0","id":' + b"9" * 5000 + b"}", RpcCode.PARSE_ERROR),
-        (b"[" * 100_000, RpcCode.PARSE_ERROR),
-        (b'{"a":' * 50_000, RpcCode.PARSE_ERROR),
+        (b"[" * 60_000, RpcCode.PARSE_ERROR),
+        (b'{"a":' * 30_000, RpcCode.PARSE_ERROR),
+        (b"[" * 100_000, RpcCode.TOO_LARGE),
+        (b"{[],:" * 20_000, RpcCode.TOO_LARGE),  # no JSON, and nobody tried
+        (b'["' + b"\\n" * 70_000 + b'"]', RpcCode.TOO_LARGE),
         (b"{} {}", RpcCode.PARSE_ERROR),
         (b"1", RpcCode.INVALID_REQUEST),
         (b"null", RpcCode.INVALID_REQUEST),
@@ -257,10 +260,35 @@ def test_connections_count_by_address_and_in_all() -> None:
     assert not counter.is_full("c")
 
 
-def test_a_body_budget_is_given_back() -> None:
-    budget = BodyBudget(10)
-    budget.reserve(8)
+def test_a_byte_budget_is_given_back() -> None:
+    budget = ByteBudget("things", 10, 10)
+    held = budget.hold("a")
+    held.add(8)
+    with pytest.raises(RpcError, match="too many things"):
+        budget.hold("b").add(3)
+    held.release()
+    held.release()
+    with budget.hold("b") as again:
+        again.add(10)
+        with pytest.raises(RpcError):
+            held.check()
+    assert budget.bytes_held == 0
+
+
+def test_one_address_gets_no_more_than_its_share_of_a_byte_budget() -> None:
+    budget = ByteBudget("things", 10, 6)
+    budget.hold("a").add(6)
     with pytest.raises(RpcError):
-        budget.reserve(3)
-    budget.release(8)
-    budget.reserve(10)
+        budget.hold("a").add(1)
+    budget.hold("b").add(4)
+
+
+def test_what_a_request_turned_out_to_cost_is_paid_later() -> None:
+    now = [0.0]
+    rate = RateLimiter(10, clock=lambda: now[0])
+    assert rate.take("a", 1)
+    rate.charge("a", 29)
+    now[0] = 2.05
+    assert not rate.take("a", 1)
+    now[0] = 2.2
+    assert rate.take("a", 1)

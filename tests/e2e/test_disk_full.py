@@ -1,0 +1,272 @@
+"""A disk that takes no more, under load to that very node: it stops voting, says why, and nothing
+that it acknowledged is lost once there is space again.
+
+Twice: a file system without a free block (ENOSPC; a small tmpfs, which root alone may mount), and
+the kernel's limit on the size of files (EFBIG), which needs no right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from audit.leaf import hash_chunks
+from audit.verify import verify_receipt
+from did.build import create_operation
+from did.control import Control
+from did.operation import decode_operation
+from ledger.errors import ZynkError
+from ledger.tx import Message
+from node import config as cfg
+from node.anchor_client import fetch_receipts, wait_receipted
+from node.devnet import Devnet
+from node.keys import generate_key, load_key
+from node.streams import create_stream_message
+from node.wallet import Wallet
+from rpc.client import RpcClient
+from rpc.params import text_of_bytes
+from tests.e2e.network import (
+    LIMIT_S,
+    Load,
+    chain_hashes,
+    final_heights,
+    genesis_of,
+    height_of,
+    public_key_of,
+    running_devnet,
+    until,
+    until_height,
+    until_higher,
+    until_status,
+    until_voting,
+    zynk,
+)
+from tests.e2e.observer import Observer
+from tests.e2e.signed import DiskReader
+
+pytestmark = pytest.mark.e2e
+
+VICTIM = 3
+DISK_BYTES = 64 << 20
+LEAVES_PER_S = 20
+
+
+class FileSizeLimit:
+    """The kernel refuses each write of the node past byte 1 of a file."""
+
+    errno = errno.EFBIG
+
+    def __init__(self, devnet: Devnet) -> None:
+        self._devnet = devnet
+
+    @asynccontextmanager
+    async def under(self) -> AsyncIterator[None]:
+        yield
+
+    def fill(self) -> None:
+        process = self._devnet.nodes[VICTIM].process
+        assert process is not None
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+    def free(self) -> None:
+        """The limit ended with the process."""
+
+
+class SmallDisk:
+    """The node's home moves to a file system that a ballast file fills to the last byte."""
+
+    errno = errno.ENOSPC
+
+    def __init__(self, devnet: Devnet) -> None:
+        self._devnet = devnet
+        self._path = devnet.folder / "small-disk"
+        self._ballast = self._path / "ballast"
+
+    @asynccontextmanager
+    async def under(self) -> AsyncIterator[None]:
+        """The node runs with its home on the small disk until the block is left."""
+        node = self._devnet.nodes[VICTIM]
+        assert await self._devnet.stop_node(VICTIM) == 0
+        self._path.mkdir()
+        options = f"size={DISK_BYTES},mode=0700"
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "zynk-test", str(self._path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"no small disk for ENOSPC, which needs root: {mounted.stderr.strip()}")
+        try:
+            node.home = shutil.copytree(node.home, self._path / "home")
+            await self._devnet.start([VICTIM])
+            yield
+        finally:
+            await self._devnet.stop_node(VICTIM)
+            subprocess.run(["umount", "-l", str(self._path)], check=True)
+
+    def fill(self) -> None:
+        with self._ballast.open("wb", buffering=0) as file:
+            for size in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+
+    def free(self) -> None:
+        self._ballast.unlink()
+
+
+class Leaves:
+    """Hands leaves to one node at a steady rate. `taken` holds the multihash by leaf hash of those
+    that the node accepted, `refused` what it said to the others."""
+
+    def __init__(self, devnet: Devnet) -> None:
+        self.taken: dict[bytes, bytes] = {}
+        self.refused: list[str] = []
+        self._devnet = devnet
+        self._stream = ""
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Make a DID and a stream that the node may anchor to, then begin."""
+        owner = generate_key()
+        chain_id = self._devnet.chain_id
+        operation = create_operation(
+            net=chain_id,
+            exp_height=1000,
+            document={},
+            control=Control.of([owner.public_key]),
+            signers=[owner],
+        )
+        self._stream, message = create_stream_message(
+            chain_id=chain_id,
+            owner=decode_operation(operation).did_text,
+            submitters=[
+                bytes.fromhex((await self._devnet.status(VICTIM))["anchor_account"]),
+            ],
+            description="leaves before and while the disk is full",
+            keys=[owner],
+        )
+        faucet = load_key(self._devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
+        async with RpcClient(self._devnet.nodes[0].url) as client:
+            wallet = Wallet(client, faucet)
+            answer = await wallet.submit([Message("did/op", operation), message])
+        await until_height(self._devnet, int(answer["height"]), [VICTIM])
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        async with RpcClient(self._devnet.nodes[VICTIM].url) as client:
+            while True:
+                multihash = hash_chunks([os.urandom(16)])
+                try:
+                    answer = await client.call(
+                        "audit_submit", stream=self._stream, leaves=[text_of_bytes(multihash)]
+                    )
+                except ZynkError as error:
+                    self.refused.append(str(error))
+                else:
+                    self.taken[bytes.fromhex(answer["leaves"][0]["leaf"])] = multihash
+                await asyncio.sleep(1 / LEAVES_PER_S)
+
+
+@pytest.mark.parametrize("kind", [SmallDisk, FileSizeLimit])
+def test_a_full_disk_stops_the_vote_with_a_clear_error_and_loses_nothing(
+    kind: type[SmallDisk | FileSizeLimit],
+) -> None:
+    async def run() -> None:
+        async with running_devnet() as devnet:
+            disk = kind(devnet)
+            async with disk.under(), Observer.of(devnet) as observer:
+                key = public_key_of(devnet, VICTIM)
+                leaves = Leaves(devnet)
+                await leaves.start()
+                load = Load(devnet, nodes=[0, 1, 2, VICTIM])
+                await load.start()
+                await load.until_final(40)
+                await until("leaves are taken", lambda: len(leaves.taken) >= 20)
+                await observer.until_heard([key])
+
+                disk.fill()
+                stopped_at = await until_stopped(devnet, os.strerror(disk.errno))
+                said = set(observer.book.of(key))
+                await until_higher(devnet, 0, by=10)
+                assert set(observer.book.of(key)) == said, "it votes no more"
+                assert await height_of(devnet, VICTIM) == stopped_at
+                await leaves.stop()
+                await load.stop()
+                acknowledged = dict(load.final)
+                await devnet.stop_node(VICTIM)
+                signed = DiskReader(devnet, observer.book)
+                disk.free()
+                signed.read(VICTIM)
+                assert signed.faults == []
+
+                await devnet.start([VICTIM])
+                await until_height(devnet, await height_of(devnet, 0), [VICTIM])
+                await until_voting(devnet, VICTIM)
+                await observer.until_heard([key])
+                observer.check()
+                url = devnet.nodes[VICTIM].url
+                assert [fault for fault in load.failures if url not in fault] == []
+                assert await final_heights(devnet, VICTIM, acknowledged) == acknowledged
+                heights = range(1, stopped_at + 1)
+                hashes = await chain_hashes(devnet, 0, heights)
+                assert await chain_hashes(devnet, VICTIM, heights) == hashes
+                await check_receipts(devnet, leaves.taken)
+                print(
+                    f"{len(acknowledged)} final txs, {len(leaves.taken)} leaves taken and "
+                    f"{len(leaves.refused)} refused, stopped at height {stopped_at}"
+                )
+
+    asyncio.run(run())
+
+
+async def until_stopped(devnet: Devnet, because: str) -> int:
+    """Until the node has stopped voting; all that it tells about it. Returns its height."""
+    status = await until_status(
+        devnet, VICTIM, "the node stops voting", lambda s: not s["validator"]["voting"]
+    )
+    assert not status["ready"]
+    url = devnet.nodes[VICTIM].url
+    told = await asyncio.to_thread(zynk, "status", "--rpc", url)
+    assert told.returncode == 0, told.stderr
+    words = " ".join(told.stdout.split())
+    assert re.search(rf"voting no: consensus stopped: .*{because}", words), told.stdout
+    async with RpcClient(url) as client:
+        assert (await client.call("chain_head"))["height"] == status["height"]
+        code, body = await client.get("/ready")
+        assert code == 503
+        assert because.encode() in body
+    return int(status["height"])
+
+
+async def check_receipts(devnet: Devnet, multihash_by_leaf: dict[bytes, bytes]) -> None:
+    """Each leaf that was accepted has a receipt, and each receipt holds offline."""
+    genesis = genesis_of(devnet)
+    leaves = list(multihash_by_leaf)
+    async with RpcClient(devnet.nodes[VICTIM].url) as client:
+        status = await wait_receipted(client, leaves, timeout_s=LIMIT_S, progress=lambda _: None)
+        assert {found["status"] for found in status.values()} == {"receipted"}
+        receipts = await fetch_receipts(client, leaves, progress=lambda _: None)
+    for leaf, multihash in multihash_by_leaf.items():
+        verdict = verify_receipt(
+            receipts[leaf],
+            multihash=multihash,
+            trusted=genesis.validators,
+            chain_id=genesis.chain_id,
+        )
+        assert verdict.is_ok, verdict.reason
