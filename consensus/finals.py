@@ -292,17 +292,19 @@ def _count(
 def _count_certificate(c: Context, final: FinalHeight, certificate: Certificate) -> None:
     """Verify a certificate if it says anything new, and count its votes. Raises
     InvalidInputError."""
+    held = final.book.get(certificate.kind, certificate.view, certificate.block_hash)
+    if held == certificate:
+        return
     statement = Statement.of_certificate(certificate)
     new = [
         (signer, signature)
         for signer, signature in certificate.signed_by(final.validators)
         if final.tally.accepts(statement.kind, statement.view, statement.block_hash, signer)
     ]
-    is_held = final.book.holds(certificate.kind, certificate.view, certificate.block_hash)
-    if is_held and not new:
+    if held is not None and not new:
         return
     verify_certificate(certificate, final.validators, c.chain_id, c.signatures)
-    if not is_held:
+    if held is None:
         final.book.add(certificate)
     for signer, signature in new:
         _count(c, final, statement, signer, signature)

@@ -98,8 +98,8 @@ def verify_and_accept(c: Context, certificate: Certificate) -> None:
     """Take in someone's certificate of this height. One that is held already may still show votes
     that are not. Raises InvalidInputError."""
     s = c.s
-    is_held = s.book.holds(certificate.kind, certificate.view, certificate.block_hash)
-    if is_held and not _has_new_votes(c, certificate):
+    held = s.book.get(certificate.kind, certificate.view, certificate.block_hash)
+    if held is not None and (held == certificate or not _has_new_votes(c, certificate)):
         return
     verify_certificate(certificate, s.validators, c.chain_id, c.signatures)
     accept_certificate(c, certificate, is_durable=False)

@@ -14,10 +14,9 @@ from consensus.rules import OwnStatements, Rules
 from consensus.statement import StatementKind
 from ledger.certificate import SignatureCheck
 from ledger.validator_set import ValidatorSet
-from tests.sim.byzantine import Byzantine, FreshLeader, Mute, OneShotNotarizer
-from tests.sim.crypto import is_valid, sign_with
-from tests.sim.network import CHAIN_ID, TIMING, Plan
+from tests.sim.adversaries import Byzantine, FreshLeader, Mute, OneShotNotarizer
 from tests.sim.node import Node
+from tests.sim.plan import Plan
 
 
 class FinalizeAfterNullify(Rules):
@@ -89,14 +88,7 @@ class _CoreWithoutRecount(Core):
 class DoesNotRecount(Node):
     """After a crash its own votes are known, but count for nothing and are not sent again."""
 
-    def _new_core(self) -> Core:
-        return _CoreWithoutRecount(
-            chain_id=CHAIN_ID,
-            key=self.key if self.is_validator else None,
-            sign=sign_with(self.key) if self.is_validator else None,
-            is_valid=is_valid,
-            timing=TIMING,
-        )
+    core_type = _CoreWithoutRecount
 
 
 def _with_rules(rules: Callable[[], Rules]) -> Callable[[Plan], Plan]:
@@ -122,8 +114,9 @@ def _against(
             mutate(plan),
             powers=(1, 1, 1, 1),
             byzantine={plan.seed % 4: adversary},
-            rotates=False,  # one of three would be a third of the power
+            sets="fixed",  # one of three would be a third of the power
             followers=0,
+            late_votes=False,
             chaos_ms=700,
             crash_per_step=crash,
             skewed_clocks=skewed,

@@ -7,9 +7,10 @@ import pytest
 from consensus.evidence import find_evidence, verify_evidence
 from consensus.fork_proof import ForkProof, verify_fork_proof
 from ledger.certificate import Certificate
-from tests.sim.byzantine import Byzantine
+from tests.sim.adversaries import Byzantine
 from tests.sim.crypto import is_valid
-from tests.sim.network import CHAIN_ID, Plan, Simulation
+from tests.sim.network import Simulation
+from tests.sim.plan import CHAIN_ID, Plan
 
 TWO_FACED = (2, 3)
 
