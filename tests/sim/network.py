@@ -29,7 +29,6 @@ from ledger.errors import InvalidInputError
 from tests.sim.node import Node
 from tests.sim.plan import CHAIN_ID, Plan, validator_sets
 
-HEALED_MS_MAX = 40_000
 EVENTS_MAX = 400_000
 
 
@@ -97,7 +96,10 @@ class Simulation:
         self._plan_partitions()
         for number, side in enumerate(self.plan.fixed_sides):
             self._side.update(dict.fromkeys(side, number))
-        self.run_until(self.plan.chaos_ms * 1000, lambda: False)
+        self.run_until(
+            self.plan.chaos_ms * 1000,
+            lambda: min(len(n.disk.chain) for n in self.honest) >= self.plan.chaos_heights,
+        )
         self._heal()
         goal = max(len(n.disk.chain) for n in self.honest) + self.plan.healed_heights
 
@@ -106,8 +108,8 @@ class Simulation:
                 return self.is_fork_proven()
             return all(len(n.disk.chain) >= goal for n in self.honest)
 
-        self.run_until(self.now_us + HEALED_MS_MAX * 1000, is_done)
-        if not is_done() and not self.has_forked:
+        self.run_until(self.now_us + self.plan.healed_ms_max * 1000, is_done)
+        if not is_done() and not self.has_forked and not self.plan.may_stall:
             heights = [(n.index, n.core.height, n.core.view) for n in self.honest]
             raise InvariantBroken(f"stuck after healing: (node, height, view) = {heights}")
         return self

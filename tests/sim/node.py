@@ -38,7 +38,7 @@ from consensus.inputs import (
     TimerId,
     Verdict,
 )
-from consensus.messages import ConsensusMessage, Final, decode_message
+from consensus.messages import CertificateMessage, ConsensusMessage, Final, decode_message
 from ledger.block import PROTOCOL_VERSION, Block, Header, compute_body_hash
 from ledger.certificate import Certificate
 from ledger.validator_set import ValidatorSet
@@ -378,6 +378,13 @@ class Node:
         if len(theirs) <= len(ours):
             return
         for block, certificate in theirs[len(ours) :]:
+            if block.header.parent_hash != self.parent_hash():
+                # the peer's chain is another one: the core judges what finalizes its tip
+                other = block.parent_certificate
+                if other is not None:
+                    message = CertificateMessage(certificate=other)
+                    self.step(Received(peer=str(peer), message=message))
+                return
             ours.append((block, certificate))
             if self.is_honest:
                 self.sim.on_commit(self, block, certificate)

@@ -43,7 +43,9 @@ class Plan:
     the second half or all. Which of them votes on H is picked by the hash of block H-2, as changes
     made in H-2 take effect at H.
     `followers` are nodes past the validators; with `twins`, such a node runs under the key of a
-    validator instead. `fixed_sides` is a partition that lasts all through the chaos. `link` drops
+    validator instead. The chaos lasts `chaos_ms`, or until all honest nodes have `chaos_heights`;
+    then all must make `healed_heights` more within `healed_ms_max`, unless it `may_stall`.
+    `fixed_sides` is a partition that lasts all through the chaos. `link` drops
     messages during the chaos; `crash_after` crashes a node between a `Persist` and what it was
     for. `clocks`: percent of real time, by node.
     """
@@ -52,6 +54,7 @@ class Plan:
     powers: tuple[int, ...] = (1, 1, 1, 1)
     sets: Sets = "fixed"
     chaos_ms: int = 600
+    chaos_heights: int = 10**9
     healed_heights: int = 2
     loss: float = 0.0
     duplication: float = 0.0
@@ -70,6 +73,8 @@ class Plan:
     late_votes: bool = False
     scheme: Callable[[], Scheme] = StandIn
     stops_at_fork: bool = True
+    may_stall: bool = False
+    healed_ms_max: int = 40_000
     twins: dict[int, int] = field(default_factory=dict)
     fixed_sides: tuple[tuple[int, ...], ...] = ()
     link: Link | None = None

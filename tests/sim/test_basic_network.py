@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from consensus.inputs import PeerUp
@@ -55,3 +59,27 @@ def test_a_node_that_was_down_catches_up_while_the_others_are_idle(heights_misse
     heartbeat_us = TIMING.heartbeat_ms * 1000
     simulation.run_until(simulation.now_us + heartbeat_us // 2, lambda: False)
     assert len(late.disk.chain) >= tip >= heights_missed
+
+
+TRACE = """
+from dataclasses import replace
+from tests.sim.campaign import plan_of
+from tests.sim.network import Simulation
+print([Simulation(plan_of(seed)).run().trace_hash for seed in range(12)])
+"""
+
+
+@pytest.mark.slow
+def test_a_seed_is_the_same_schedule_in_every_process() -> None:
+    """Nothing hangs on the order of a set or on an address."""
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", TRACE],
+            env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for hash_seed in (1, 2)
+    }
+    assert len(traces) == 1

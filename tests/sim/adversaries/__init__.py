@@ -4,6 +4,7 @@ All but the pure noise makers run the honest core underneath, so that they take 
 to do harm, and bend what goes out.
 """
 
+from tests.sim.adversaries.delaying import ShowsLateToTheSlow
 from tests.sim.adversaries.justify import DEFECTS
 from tests.sim.adversaries.leaders import (
     EquivocatingLeader,
@@ -38,6 +39,7 @@ ADVERSARIES: tuple[type[Byzantine], ...] = (
     FreshLeader,
     Mute,
     OneShotNotarizer,
+    ShowsLateToTheSlow,
     *DEFECTS,
 )
 
@@ -57,5 +59,6 @@ __all__ = [
     "OneShotNotarizer",
     "PartialLeader",
     "RacingLeader",
+    "ShowsLateToTheSlow",
     "SilentLeader",
 ]

@@ -129,7 +129,9 @@ class StrayCertificates(DefectiveJustify):
 
     def spoil(self, honest: Propose, view: int, justify: tuple[Certificate, ...]) -> Propose | None:
         here = tuple(c for c in self.seen if c.height == honest.height)
-        if not here or here == justify:
+        if justify:
+            here = (*justify, here[-1] if here else justify[0])
+        if not here:
             return None
         return self.signed_proposal(view, self.fresh(honest), here)
 
