@@ -15,15 +15,24 @@ CERTIFICATES_MAX = 32
 
 
 class DefectiveJustify(Byzantine):
-    """Spoils each proposal after view 1. `spoiled` counts those that were sent so."""
-
-    spoiled = 0
+    """Spoils each proposal after view 1 that can be. `spoiled` and `sound`: (height, view) of those
+    that were sent so, and of those that were sent as they should be."""
 
     def step(self, event: Input) -> None:
         if isinstance(event, Received) and isinstance(event.message, CertificateMessage):
             self.seen.append(event.message.certificate)
             del self.seen[:-CERTIFICATES_MAX]
         super().step(event)
+
+    @property
+    def spoiled(self) -> list[tuple[int, int]]:
+        places: list[tuple[int, int]] = self.__dict__.setdefault("places", [])
+        return places
+
+    @property
+    def sound(self) -> list[tuple[int, int]]:
+        places: list[tuple[int, int]] = self.__dict__.setdefault("sound_places", [])
+        return places
 
     @property
     def seen(self) -> list[Certificate]:
@@ -34,9 +43,10 @@ class DefectiveJustify(Byzantine):
     def broadcast(self, message: ConsensusMessage) -> None:
         if isinstance(message, Propose) and message.view > 1:
             spoiled = self.spoil(message, message.view, message.justify)
+            place = (message.height, message.view)
             if spoiled is not None:
-                self.spoiled += 1
                 message = spoiled
+            (self.sound if spoiled is None else self.spoiled).append(place)
         super().broadcast(message)
 
     @abstractmethod
@@ -62,13 +72,46 @@ class MissingLast(DefectiveJustify):
 
 
 class NotarizedTooLate(DefectiveJustify):
-    """Proposes again a block whose notarization claims to be of the proposal's own view."""
+    """Keeps its turn of view v, and proposes in v once a block is notarized in a view p > v, with
+    that true notarization. Whoever jumped over v has not voted there."""
+
+    def step(self, event: Input) -> None:
+        super().step(event)
+        if isinstance(event, Received):
+            if isinstance(event.message, Propose):
+                self._blocks[event.message.block.hash] = event.message.block
+            for view, height in list(self._turns):
+                self._use(view, height)
+
+    def broadcast(self, message: ConsensusMessage) -> None:
+        if isinstance(message, Propose) and message.view > 1:
+            self._turns.add((message.view, message.height))
+        else:
+            super().broadcast(message)
+
+    def _use(self, view: int, height: int) -> None:
+        for c in self.seen:
+            block = self._blocks.get(c.block_hash)
+            is_later = c.kind is VoteKind.NOTARIZE and c.height == height and c.view > view
+            if is_later and block is not None:
+                self._turns.discard((view, height))
+                proposal = self.signed_proposal(view, block, (c,))
+                self.spoiled.append((height, view))
+                self.sim.broadcast(self.index, proposal)
+                return
 
     def spoil(self, honest: Propose, view: int, justify: tuple[Certificate, ...]) -> Propose | None:
-        if not justify or justify[0].kind is not VoteKind.NOTARIZE:
-            return None
-        late = replace(justify[0], view=view)
-        return self.signed_proposal(view, honest.block, (late, *justify[1:]))
+        return None
+
+    @property
+    def _turns(self) -> set[tuple[int, int]]:
+        turns: set[tuple[int, int]] = self.__dict__.setdefault("turns", set())
+        return turns
+
+    @property
+    def _blocks(self) -> dict[bytes, Block]:
+        blocks: dict[bytes, Block] = self.__dict__.setdefault("blocks", {})
+        return blocks
 
 
 class WrongHash(DefectiveJustify):
