@@ -26,7 +26,7 @@ from consensus.effects import BadPeer, FoundEvidence, LookUpFinal
 from consensus.inputs import FinalFound, StoredFinal
 from consensus.justify import CertificateBook
 from consensus.messages import CertificateMessage, ConsensusMessage, Final, Propose, Vote
-from consensus.statement import Statement, StatementKind, statement_sign_bytes
+from consensus.statement import KIND_OF_VOTE, Statement, StatementKind, statement_sign_bytes
 from consensus.tally import Tally
 from ledger.block import LATE_VOTES_MAX, Header
 from ledger.certificate import Certificate, VoteKind, verify_certificate
@@ -244,7 +244,7 @@ def statement_of(message: Vote | Propose) -> Statement:
     if isinstance(message, Propose):
         kind, block_hash = StatementKind.PROPOSE, message.block.hash
     else:
-        kind, block_hash = StatementKind(int(message.kind)), message.block_hash
+        kind, block_hash = KIND_OF_VOTE[message.kind], message.block_hash
     return Statement(kind=kind, height=message.height, view=message.view, block_hash=block_hash)
 
 

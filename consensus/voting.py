@@ -12,7 +12,7 @@ from consensus.context import Context
 from consensus.effects import Broadcast, FoundEvidence
 from consensus.inputs import Verdict
 from consensus.messages import Vote
-from consensus.statement import Statement, StatementKind, statement_sign_bytes
+from consensus.statement import KIND_OF_VOTE, Statement, StatementKind, statement_sign_bytes
 from ledger.certificate import Certificate, VoteKind, verify_certificate, vote_sign_bytes
 
 
@@ -36,7 +36,7 @@ def resign(c: Context, statement: Statement) -> bytes:
 def cast(c: Context, kind: VoteKind, view: int, block_hash: bytes) -> None:
     """Sign a vote, send it and count it."""
     statement = Statement(
-        kind=StatementKind(int(kind)), height=c.s.height, view=view, block_hash=block_hash
+        kind=KIND_OF_VOTE[kind], height=c.s.height, view=view, block_hash=block_hash
     )
     signature = sign_statement(c, statement)
     c.out.emit(Broadcast(message=own_vote(c, statement, signature)))
@@ -58,7 +58,7 @@ def own_vote(c: Context, statement: Statement, signature: bytes) -> Vote:
 
 def verify_and_count(c: Context, vote: Vote) -> bool | None:
     """Take in someone's vote of this height. None: not needed. False: bad signature."""
-    kind = StatementKind(int(vote.kind))
+    kind = KIND_OF_VOTE[vote.kind]
     if not c.s.tally.accepts(kind, vote.view, vote.block_hash, vote.signer):
         return None
     message = vote_sign_bytes(c.chain_id, vote.kind, vote.height, vote.view, vote.block_hash)
