@@ -13,7 +13,7 @@ asks the runtime, `FinalFound` answers, and what waited is taken in. Older heigh
 finalizations only. A fork is judged with the runtime's word on the trusting period (rule 15).
 
 Bounded: validators' statements only, at most two hashes for a signer, view and kind, and no view
-more than `LATE_VIEWS_MAX` past the last one that this node saw.
+more than `LATE_VIEWS_MAX` past the last one that this node saw. Proposals wait for no look-up.
 """
 
 from __future__ import annotations
@@ -172,6 +172,10 @@ class FinalHeights:
         """Take in a message of a height that is final here; look the height up if need be."""
         final = self._held.get(message.height)
         if final is None:
+            if isinstance(message, Propose):
+                return
+            if isinstance(message, Final):  # what waits holds no blocks
+                message = CertificateMessage(certificate=message.certificate)
             is_recent = message.height >= c.s.height - FINALS_KEPT_MAX
             is_worth_it = is_recent or _is_finalization(message)
             if is_worth_it and (message.height in self._waiting or c.limit(peer, "look up")):
@@ -208,9 +212,7 @@ class FinalHeights:
 
 
 def _is_finalization(message: Late) -> bool:
-    return isinstance(message, Final) or (
-        isinstance(message, CertificateMessage) and message.certificate.kind is VoteKind.FINALIZE
-    )
+    return isinstance(message, CertificateMessage) and message.certificate.kind is VoteKind.FINALIZE
 
 
 def certificates_of(message: ConsensusMessage) -> tuple[Certificate, ...]:
