@@ -254,6 +254,8 @@ class Core:
                 s.is_orphan = True
                 self._finals.look_up(c, "", CertificateMessage(certificate=other))
                 return
+        if not s.is_finalised:
+            voting.finalize_after_quorum(c)
         if finality.finalise_if_ready(c):
             self._finals.remember(FinalHeight.of_state(s), s.height + 1)
 

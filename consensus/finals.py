@@ -13,7 +13,7 @@ asks the runtime, `FinalFound` answers, and what waited is taken in. Older heigh
 finalizations only. A fork is judged with the runtime's word on the trusting period (rule 15).
 
 Bounded: validators' statements only, at most two hashes for a signer, view and kind, and no view
-more than `LATE_VIEWS_MAX` past the last one that this node saw.
+more than `LATE_VIEWS_MAX` past the last one that this node saw. Proposals wait for no look-up.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from consensus.effects import BadPeer, FoundEvidence, LookUpFinal
 from consensus.inputs import FinalFound, StoredFinal
 from consensus.justify import CertificateBook
 from consensus.messages import CertificateMessage, ConsensusMessage, Final, Propose, Vote
-from consensus.statement import Statement, StatementKind, statement_sign_bytes
+from consensus.statement import KIND_OF_VOTE, Statement, StatementKind, statement_sign_bytes
 from consensus.tally import Tally
 from ledger.block import Header
 from ledger.certificate import Certificate, VoteKind, verify_certificate
@@ -165,6 +165,10 @@ class FinalHeights:
         """Take in a message of a height that is final here; look the height up if need be."""
         final = self._held.get(message.height)
         if final is None:
+            if isinstance(message, Propose):
+                return
+            if isinstance(message, Final):  # what waits holds no blocks
+                message = CertificateMessage(certificate=message.certificate)
             is_recent = message.height >= c.s.height - FINALS_KEPT_MAX
             is_worth_it = is_recent or _is_finalization(message)
             if is_worth_it and (message.height in self._waiting or c.limit(peer, "look up")):
@@ -201,9 +205,7 @@ class FinalHeights:
 
 
 def _is_finalization(message: Late) -> bool:
-    return isinstance(message, Final) or (
-        isinstance(message, CertificateMessage) and message.certificate.kind is VoteKind.FINALIZE
-    )
+    return isinstance(message, CertificateMessage) and message.certificate.kind is VoteKind.FINALIZE
 
 
 def certificates_of(message: ConsensusMessage) -> tuple[Certificate, ...]:
@@ -237,7 +239,7 @@ def statement_of(message: Vote | Propose) -> Statement:
     if isinstance(message, Propose):
         kind, block_hash = StatementKind.PROPOSE, message.block.hash
     else:
-        kind, block_hash = StatementKind(int(message.kind)), message.block_hash
+        kind, block_hash = KIND_OF_VOTE[message.kind], message.block_hash
     return Statement(kind=kind, height=message.height, view=message.view, block_hash=block_hash)
 
 
@@ -285,17 +287,19 @@ def _count(
 def _count_certificate(c: Context, final: FinalHeight, certificate: Certificate) -> None:
     """Verify a certificate if it says anything new, and count its votes. Raises
     InvalidInputError."""
+    held = final.book.get(certificate.kind, certificate.view, certificate.block_hash)
+    if held == certificate:
+        return
     statement = Statement.of_certificate(certificate)
     new = [
         (signer, signature)
         for signer, signature in certificate.signed_by(final.validators)
         if final.tally.accepts(statement.kind, statement.view, statement.block_hash, signer)
     ]
-    is_held = final.book.holds(certificate.kind, certificate.view, certificate.block_hash)
-    if is_held and not new:
+    if held is not None and not new:
         return
     verify_certificate(certificate, final.validators, c.chain_id, c.signatures)
-    if not is_held:
+    if held is None:
         final.book.add(certificate)
     for signer, signature in new:
         _count(c, final, statement, signer, signature)

@@ -33,12 +33,16 @@ class CertificateBook:
         self.highest_nullified = 0
         self.highest_notarized = 0
 
-    def holds(self, kind: VoteKind, view: int, block_hash: bytes) -> bool:
+    def get(self, kind: VoteKind, view: int, block_hash: bytes) -> Certificate | None:
         if kind is VoteKind.NULLIFY:
-            return view in self.nullified
+            return self.nullified.get(view)
         if kind is VoteKind.NOTARIZE:
-            return block_hash in self.notarized.get(view, ())
-        return (view, block_hash) in self.finalized
+            by_hash = self.notarized.get(view)
+            return None if by_hash is None else by_hash.get(block_hash)
+        return self.finalized.get((view, block_hash))
+
+    def holds(self, kind: VoteKind, view: int, block_hash: bytes) -> bool:
+        return self.get(kind, view, block_hash) is not None
 
     def add(self, certificate: Certificate) -> None:
         view = certificate.view

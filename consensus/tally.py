@@ -7,7 +7,7 @@ Bounded: only validators are counted, at most `HASHES_MAX` blocks for one signer
 from __future__ import annotations
 
 from consensus.evidence import Evidence
-from consensus.statement import Statement, StatementKind, is_conflict
+from consensus.statement import KIND_OF_VOTE, Statement, StatementKind, is_conflict
 from ledger.certificate import VoteKind
 from ledger.validator_set import ValidatorSet
 
@@ -74,11 +74,11 @@ class Tally:
 
     def power(self, kind: VoteKind, view: int, block_hash: bytes) -> int:
         """Summed power of the voters."""
-        return self._power.get((StatementKind(int(kind)), view, block_hash), 0)
+        return self._power.get((KIND_OF_VOTE[kind], view, block_hash), 0)
 
     def signatures(self, kind: VoteKind, view: int, block_hash: bytes) -> dict[bytes, bytes]:
         """Signature by signer."""
-        return self._signatures.get((StatementKind(int(kind)), view, block_hash), {})
+        return self._signatures.get((KIND_OF_VOTE[kind], view, block_hash), {})
 
     def signature_of(
         self, kind: StatementKind, view: int, block_hash: bytes, signer: bytes

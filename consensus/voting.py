@@ -12,7 +12,7 @@ from consensus.context import Context
 from consensus.effects import Broadcast, FoundEvidence
 from consensus.inputs import Verdict
 from consensus.messages import Vote
-from consensus.statement import Statement, StatementKind, statement_sign_bytes
+from consensus.statement import KIND_OF_VOTE, Statement, StatementKind, statement_sign_bytes
 from ledger.certificate import Certificate, VoteKind, verify_certificate, vote_sign_bytes
 
 
@@ -36,7 +36,7 @@ def resign(c: Context, statement: Statement) -> bytes:
 def cast(c: Context, kind: VoteKind, view: int, block_hash: bytes) -> None:
     """Sign a vote, send it and count it."""
     statement = Statement(
-        kind=StatementKind(int(kind)), height=c.s.height, view=view, block_hash=block_hash
+        kind=KIND_OF_VOTE[kind], height=c.s.height, view=view, block_hash=block_hash
     )
     signature = sign_statement(c, statement)
     c.out.emit(Broadcast(message=own_vote(c, statement, signature)))
@@ -58,7 +58,7 @@ def own_vote(c: Context, statement: Statement, signature: bytes) -> Vote:
 
 def verify_and_count(c: Context, vote: Vote) -> bool | None:
     """Take in someone's vote of this height. None: not needed. False: bad signature."""
-    kind = StatementKind(int(vote.kind))
+    kind = KIND_OF_VOTE[vote.kind]
     if not c.s.tally.accepts(kind, vote.view, vote.block_hash, vote.signer):
         return None
     message = vote_sign_bytes(c.chain_id, vote.kind, vote.height, vote.view, vote.block_hash)
@@ -98,8 +98,8 @@ def verify_and_accept(c: Context, certificate: Certificate) -> None:
     """Take in someone's certificate of this height. One that is held already may still show votes
     that are not. Raises InvalidInputError."""
     s = c.s
-    is_held = s.book.holds(certificate.kind, certificate.view, certificate.block_hash)
-    if is_held and not _has_new_votes(c, certificate):
+    held = s.book.get(certificate.kind, certificate.view, certificate.block_hash)
+    if held is not None and (held == certificate or not _has_new_votes(c, certificate)):
         return
     verify_certificate(certificate, s.validators, c.chain_id, c.signatures)
     accept_certificate(c, certificate, is_durable=False)
@@ -185,3 +185,14 @@ def finalize_pending(c: Context) -> bool:
             cast(c, VoteKind.FINALIZE, view, block_hash)
             return True
     return False
+
+
+def finalize_after_quorum(c: Context) -> None:
+    """Rule 15: give F for what is final, if this node would have, had the notarization come before
+    the others' finalization. Nobody needs this vote, but it shows that this node was not absent."""
+    s = c.s
+    if s.final is None or c.key is None or c.sign is None or c.key not in s.validators:
+        return
+    view, block_hash = s.final.view, s.final.block_hash
+    if (s.height, view) > c.floor and c.rules.may_finalize(s.own, view, block_hash):
+        cast(c, VoteKind.FINALIZE, view, block_hash)

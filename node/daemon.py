@@ -137,6 +137,7 @@ class Node:
             on_bad_peer=lambda peer, error: self._drop_peer(peer, str(error)),
             on_failure=self.driver.stop,
             reserved=frozenset(self.link.validators),
+            on_other_parent=self.driver.on_certificate,
         )
         anchor_store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER))
         undo.callback(anchor_store.close)

@@ -66,6 +66,7 @@ class BlockSync:
         on_bad_peer: Callable[[str, InvalidInputError], None],
         on_failure: Callable[[str], None],
         reserved: frozenset[str] = frozenset(),
+        on_other_parent: Callable[[str, Certificate], None] = lambda peer, certificate: None,
     ) -> None:
         self._chain = chain
         self.txpool = txpool
@@ -74,6 +75,7 @@ class BlockSync:
         self._on_caught_up = on_caught_up
         self._on_bad_peer = on_bad_peer
         self._on_failure = on_failure
+        self._on_other_parent = on_other_parent
         self._tips: dict[str, int] = {}
         self._pending: tuple[str, asyncio.Future[wire.Range]] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -223,6 +225,10 @@ class BlockSync:
                 raise InvalidInputError(
                     "range has a gap", expected=str(self._chain.height + 1), got=str(block.height)
                 )
+            if block.header.parent_hash != self._chain.head_hash and block.parent_certificate:
+                # Perhaps the peer is on the other side of a fork: consensus judges what finalizes
+                # its block at the height of our tip.
+                self._on_other_parent(peer, block.parent_certificate)
             verify_final_header(
                 block.header,
                 certificate,

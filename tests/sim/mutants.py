@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 
 from consensus.context import Context
 from consensus.core import Core
 from consensus.effects import Effect, Persist, SetTimer
 from consensus.inputs import Recovered, TimerId
 from consensus.justify import CertificateBook
+from consensus.leader import leader
 from consensus.messages import Propose
 from consensus.rules import OwnStatements, Rules
 from consensus.statement import StatementKind
 from ledger.certificate import SignatureCheck
+from ledger.codec import hash_tagged
 from ledger.validator_set import ValidatorSet
-from tests.sim.byzantine import Byzantine, FreshLeader, Mute, OneShotNotarizer
-from tests.sim.crypto import is_valid, sign_with
-from tests.sim.network import CHAIN_ID, TIMING, Plan
+from tests.sim.adversaries import (
+    Byzantine,
+    FreshLeader,
+    Mute,
+    OneShotNotarizer,
+    ShowsLateToTheSlow,
+)
+from tests.sim.crypto import StandIn
 from tests.sim.node import Node
+from tests.sim.plan import Plan, validator_sets
 
 
 class FinalizeAfterNullify(Rules):
@@ -53,6 +62,13 @@ class UnverifiedJustify(Rules):
 
     def missing_for(self, propose: Propose, book: CertificateBook) -> tuple[int, ...]:
         return ()
+
+
+class NoLaterView(Rules):
+    """A notarized view is left when its timer expires, and not before."""
+
+    def may_leave_notarized_view(self, *, expired: bool, later_view_seen: bool) -> bool:
+        return expired
 
 
 class ForgetsVotes(Node):
@@ -93,14 +109,7 @@ class _CoreWithoutRecount(Core):
 class DoesNotRecount(Node):
     """After a crash its own votes are known, but count for nothing and are not sent again."""
 
-    def _new_core(self) -> Core:
-        return _CoreWithoutRecount(
-            chain_id=CHAIN_ID,
-            key=self.key if self.is_validator else None,
-            sign=sign_with(self.key) if self.is_validator else None,
-            is_valid=is_valid,
-            timing=TIMING,
-        )
+    core_type = _CoreWithoutRecount
 
 
 def _with_rules(rules: Callable[[], Rules]) -> Callable[[Plan], Plan]:
@@ -126,13 +135,62 @@ def _against(
             mutate(plan),
             powers=(1, 1, 1, 1),
             byzantine={plan.seed % 4: adversary},
-            rotates=False,  # one of three would be a third of the power
+            sets="fixed",  # one of three would be a third of the power
             followers=0,
+            late_votes=False,
             chaos_ms=700,
             crash_per_step=crash,
             skewed_clocks=skewed,
             loss=loss,
             delay_ms_max=60,
+        )
+
+    return mutated
+
+
+SLOW, FAST, BYZANTINE = 0, 1, 2
+LIVELOCK_POWERS = (65, 2, 33)
+LIVELOCK_VIEWS = 12
+LIVELOCK_SEEDS = 4
+
+
+@cache
+def _alternating_leaders(number: int) -> bytes:
+    """A parent hash under which the Byzantine validator and the slow one lead in turns."""
+    keys = [StandIn().public_key(i) for i in range(len(LIVELOCK_POWERS))]
+    [validators] = validator_sets(Plan(seed=0, powers=LIVELOCK_POWERS), keys)
+    while True:
+        found = hash_tagged("alternating", number.to_bytes(8, "big"))
+        if all(
+            leader(found, view, validators, validators) == keys[BYZANTINE if view % 2 else SLOW]
+            for view in range(1, LIVELOCK_VIEWS + 1)
+        ):
+            return found
+        number += 1
+
+
+def _kept_apart(mutate: Callable[[Plan], Plan]) -> Callable[[Plan], Plan]:
+    """Clocks four times apart, and each quorum needs the slow validator and the fast one.
+
+    In an odd view the Byzantine leader shows its block to the fast validator at once, and to the
+    slow one when the fast one has nullified the view: the notarize vote of the slow one completes a
+    notarization, but the fast one can't finalize any more, and moves on. The slow one, who leads
+    the next view, stays with the notarization until its timer expires; by then the fast one has
+    nullified that view too. Nothing but rule 11's second half brings the leader there in time."""
+
+    def mutated(plan: Plan) -> Plan:
+        return replace(
+            mutate(plan),
+            powers=LIVELOCK_POWERS,
+            sets="fixed",
+            byzantine={BYZANTINE: ShowsLateToTheSlow},
+            clocks=(50, 200, 200),
+            genesis_hash=_alternating_leaders(plan.seed % LIVELOCK_SEEDS * 1_000_000),
+            chaos_ms=1,
+            healed_heights=1,
+            crash_per_step=0.0,
+            followers=0,
+            delay_ms_max=5,
         )
 
     return mutated
@@ -146,6 +204,7 @@ MUTANTS: dict[str, Callable[[Plan], Plan]] = {
     "forgets votes in a crash": _with_node(ForgetsVotes),
     "proposal not durable": _with_node(ForgetsProposals),
     "no retry": _with_node(NeverRetries),
+    "no later-view rule": _kept_apart(_with_rules(NoLaterView)),
     "unverified justify": _against(FreshLeader, _with_rules(UnverifiedJustify), loss=0.5),
     "certificates not durable": _against(
         OneShotNotarizer, _with_node(ForgetsCertificates), crash=0.05, skewed=False

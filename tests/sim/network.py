@@ -16,72 +16,24 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from consensus.effects import Halt
 from consensus.evidence import Evidence, verify_evidence
 from consensus.fork_proof import ForkProof, IncompleteForkProofError, verify_fork_proof
 from consensus.messages import ConsensusMessage
-from consensus.rules import Rules
 from consensus.statement import Statement
-from consensus.timing import Timing
 from ledger.block import Block
 from ledger.certificate import Certificate, verify_certificate
 from ledger.errors import InvalidInputError
-from ledger.validator_set import Validator, ValidatorSet
-from tests.sim.crypto import is_valid
 from tests.sim.node import Node
+from tests.sim.plan import CHAIN_ID, Plan, validator_sets
 
-CHAIN_ID = "zynk-sim"
-GENESIS_HASH = b"\x07" * 32
-HEALED_HEIGHTS = 2
-HEALED_MS_MAX = 40_000
 EVENTS_MAX = 400_000
-TIMING = Timing(
-    view_timeout_base_ms=200,
-    view_timeout_min_ms=150,
-    view_timeout_max_ms=2000,
-    retry_ms=60,
-    block_interval_min_ms=5,
-    empty_interval_ms=50,
-    heartbeat_ms=1000,
-    early_retry_ms=10,
-)
 
 
 class InvariantBroken(Exception):
     """The simulation found what must never be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One schedule: who takes part and what goes wrong.
-
-    `followers` are nodes past the validators; with `twins`, such a node runs under the key of a
-    validator instead. With `rotates`, height H is voted on by all but validator H mod n.
-    `fixed_sides` is a partition that lasts all through the chaos.
-    """
-
-    seed: int
-    powers: tuple[int, ...] = (1, 1, 1, 1)
-    chaos_ms: int = 600
-    loss: float = 0.0
-    duplication: float = 0.0
-    delay_ms_max: int = 15
-    crash_per_step: float = 0.0
-    partitions: int = 0
-    skewed_clocks: bool = False
-    byzantine: dict[int, Callable[[Simulation, int], Node]] = field(default_factory=dict)
-    node_type: type[Node] = Node
-    rules: Callable[[], Rules] = Rules
-    guard_enforced: bool = True
-    followers: int = 0
-    wire: bool = False
-    stops_at_fork: bool = True
-    rotates: bool = False
-    twins: dict[int, int] = field(default_factory=dict)
-    fixed_sides: tuple[tuple[int, ...], ...] = ()
 
 
 class Simulation:
@@ -90,6 +42,7 @@ class Simulation:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.rng = random.Random(plan.seed)
+        self.delay_us_max = plan.delay_ms_max * 1000
         self.now_us = 0
         self.is_chaos = True
         self.finals: dict[int, Block] = {}
@@ -102,28 +55,20 @@ class Simulation:
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._side: dict[int, int] = {}
-        count = len(plan.powers)
-        self.keys = [bytes([i + 1]) * 32 for i in range(count + plan.followers)]
+        self.scheme = plan.scheme()
+        self.count = len(plan.powers)
+        self.keys = [self.scheme.public_key(i) for i in range(self.count + plan.followers)]
         for twin, original in plan.twins.items():
             self.keys[twin] = self.keys[original]
-        self.validators = ValidatorSet.of(
-            Validator(public_key=self.keys[i], power=plan.powers[i]) for i in range(count)
-        )
-        self._sets = [
-            ValidatorSet.of(v for v in self.validators.validators if v.public_key != key)
-            for key in self.keys[:count]
-            if plan.rotates
-        ]
+        self.sets = validator_sets(plan, self.keys[: self.count])
+        self.validators = self.sets[0]
         self.is_quiet = False
         self.nodes: list[Node] = []
-        for i in range(count + plan.followers):
-            self.nodes.append(plan.byzantine.get(i, plan.node_type)(self, i))
+        for i in range(self.count + plan.followers):
+            make = plan.byzantine.get(i) or plan.node_type or Node
+            self.nodes.append(make(self, i))
         self.honest = [n for n in self.nodes if n.is_honest]
         self.honest_keys = {n.key for n in self.honest}
-
-    def validators_at(self, height: int) -> ValidatorSet:
-        """The set that votes on `height`."""
-        return self._sets[height % len(self._sets)] if self._sets else self.validators
 
     # --- time ---
 
@@ -132,7 +77,11 @@ class Simulation:
         heapq.heappush(self._queue, (self.now_us + delay_us, self._sequence, action))
 
     def trace(self, *what: object) -> None:
+        """Enter something into the trace: numbers, text and bytes, whose `repr` is stable."""
         self._trace.update(repr((self.now_us, *what)).encode())
+
+    def trace_receipt(self, source: int, target: int) -> None:
+        self._trace.update((self.now_us << 16 | source << 8 | target).to_bytes(12, "big"))
 
     @property
     def trace_hash(self) -> str:
@@ -147,17 +96,20 @@ class Simulation:
         self._plan_partitions()
         for number, side in enumerate(self.plan.fixed_sides):
             self._side.update(dict.fromkeys(side, number))
-        self.run_until(self.plan.chaos_ms * 1000, lambda: False)
+        self.run_until(
+            self.plan.chaos_ms * 1000,
+            lambda: min(len(n.disk.chain) for n in self.honest) >= self.plan.chaos_heights,
+        )
         self._heal()
-        goal = max(len(n.disk.chain) for n in self.honest) + HEALED_HEIGHTS
+        goal = max(len(n.disk.chain) for n in self.honest) + self.plan.healed_heights
 
         def is_done() -> bool:
             if self.has_forked:
                 return self.is_fork_proven()
             return all(len(n.disk.chain) >= goal for n in self.honest)
 
-        self.run_until(self.now_us + HEALED_MS_MAX * 1000, is_done)
-        if not is_done() and not self.has_forked:
+        self.run_until(self.now_us + self.plan.healed_ms_max * 1000, is_done)
+        if not is_done() and not self.has_forked and not self.plan.may_stall:
             heights = [(n.index, n.core.height, n.core.view) for n in self.honest]
             raise InvariantBroken(f"stuck after healing: (node, height, view) = {heights}")
         return self
@@ -204,17 +156,21 @@ class Simulation:
 
     def send(self, source: int, target: int, message: ConsensusMessage) -> None:
         rng, plan = self.rng, self.plan
-        if source == target or (self.is_chaos and self._side.get(source) != self._side.get(target)):
+        if source == target:
             return
         copies = 1
         if self.is_chaos:
+            if self._side and self._side.get(source) != self._side.get(target):
+                return
+            if plan.link is not None and not plan.link(self, source, target, message):
+                return
             if plan.loss and rng.random() < plan.loss:
                 return
             if plan.duplication and rng.random() < plan.duplication:
                 copies = 2
         node = self.nodes[target]
         for _ in range(copies):
-            delay_us = 500 + int(rng.random() * plan.delay_ms_max * 1000)
+            delay_us = 500 + int(rng.random() * self.delay_us_max)
             self.after(delay_us, lambda: node.receive(source, message))
 
     def broadcast(self, source: int, message: ConsensusMessage) -> None:
@@ -232,14 +188,19 @@ class Simulation:
             if self.plan.stops_at_fork:
                 raise InvariantBroken(f"two blocks are final at height {block.height}")
         try:
-            verify_certificate(certificate, self.validators_at(block.height), CHAIN_ID, is_valid)
+            verify_certificate(
+                certificate,
+                node.validators_at(block.height),
+                CHAIN_ID,
+                node.core.signature_check,
+            )
         except InvalidInputError as error:
             raise InvariantBroken(f"height {block.height} is final without proof") from error
         if block.hash not in self.valid_hashes:
             raise InvariantBroken(f"an invalid block is final at height {block.height}")
 
     def on_evidence(self, evidence: Evidence) -> None:
-        verify_evidence(evidence, CHAIN_ID, is_valid)
+        verify_evidence(evidence, CHAIN_ID, self.scheme.is_valid)
         self.evidence[evidence.signer] = evidence
         if evidence.signer in self.honest_keys:
             raise InvariantBroken(
@@ -260,7 +221,8 @@ class Simulation:
             if proof is None:
                 return False
             try:
-                verify_fork_proof(proof, self.validators_at(proof.height), CHAIN_ID, is_valid)
+                validators = node.validators_at(proof.height)
+                verify_fork_proof(proof, validators, CHAIN_ID, node.core.signature_check)
             except IncompleteForkProofError:
                 return False
         return True

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from consensus.core import Core
 from consensus.effects import (
+    BadPeer,
     Broadcast,
     BuildBlock,
     CancelTimer,
@@ -37,16 +38,22 @@ from consensus.inputs import (
     TimerId,
     Verdict,
 )
-from consensus.messages import ConsensusMessage, Final, decode_message
+from consensus.messages import CertificateMessage, ConsensusMessage, Final, decode_message
 from ledger.block import PROTOCOL_VERSION, Block, Header, compute_body_hash
 from ledger.certificate import Certificate
-from tests.sim.crypto import is_valid, sign_with
+from ledger.validator_set import ValidatorSet
+from tests.sim.blocks import is_valid_block, late_votes
 from tests.sim.disk import Disk
+from tests.sim.plan import CHAIN_ID, TIMING
 
 if TYPE_CHECKING:
     from tests.sim.network import Simulation
 
 ZERO = b"\0" * 32
+
+
+PERSIST_BOUNDARIES = 4
+"""Write and sync the store, write and sync the guard: a crash here is between persist and send."""
 
 
 class Crash(Exception):
@@ -57,28 +64,30 @@ class Node:
     """One honest validator, or a follower without a key."""
 
     is_honest = True
+    core_type: type[Core] = Core
 
     def __init__(self, sim: Simulation, index: int) -> None:
         self.sim = sim
         self.index = index
         self.key = sim.keys[index]
-        self.is_validator = self.key in sim.validators
+        self.is_validator = any(self.key in validators for validators in sim.sets)
         self.disk = Disk()
         self.is_up = False
         self.clock_percent = sim.rng.randint(50, 200) if sim.plan.skewed_clocks else 100
+        if sim.plan.clocks:
+            self.clock_percent = sim.plan.clocks[index]
+        self.rejections: list[str] = []
         self._timers: dict[TimerId, int] = {}
         self._timer_count = 0
         self._life = 0
         self.core = self._new_core()
 
     def _new_core(self) -> Core:
-        from tests.sim.network import CHAIN_ID, TIMING
-
-        return Core(
+        return self.core_type(
             chain_id=CHAIN_ID,
             key=self.key if self.is_validator else None,
-            sign=sign_with(self.key) if self.is_validator else None,
-            is_valid=is_valid,
+            sign=self.sim.scheme.signer(self.key) if self.is_validator else None,
+            is_valid=self.sim.scheme.is_valid,
             timing=TIMING,
             rules=self.sim.plan.rules() if self.is_honest else None,
         )
@@ -123,9 +132,9 @@ class Node:
                 height=len(chain) + 1,
                 parent_hash=self.parent_hash(),
                 parent_certificate=chain[-1][1] if chain else None,
-                validators=self.sim.validators_at(len(chain) + 1),
-                next_validators=self.sim.validators_at(len(chain) + 2),
-                leaders=self.sim.validators_at(len(chain) + 1),
+                validators=self.validators_at(len(chain) + 1),
+                next_validators=self.validators_at(len(chain) + 2),
+                leaders=self.validators_at(len(chain) + 1),
                 seed=self.parent_hash(),
                 recovered=recovered,
             )
@@ -134,9 +143,14 @@ class Node:
             self.wake_soon(30)
 
     def parent_hash(self) -> bytes:
-        from tests.sim.network import GENESIS_HASH
+        return self.disk.chain[-1][0].hash if self.disk.chain else self.sim.plan.genesis_hash
 
-        return self.disk.chain[-1][0].hash if self.disk.chain else GENESIS_HASH
+    def validators_at(self, height: int) -> ValidatorSet:
+        """The set that votes on `height`, up to two past this node's chain: what block H-2 made."""
+        sets = self.sim.sets
+        if height <= 2 or len(sets) == 1:
+            return sets[0]
+        return sets[self.disk.chain[height - 3][0].hash[0] % len(sets)]
 
     def wake_soon(self, within_ms: int) -> None:
         """A tx arrives."""
@@ -163,6 +177,7 @@ class Node:
     def receive(self, source: int, message: ConsensusMessage) -> None:
         if not self.is_up:
             return
+        self.sim.trace_receipt(source, self.index)
         if self.sim.plan.wire:
             message = decode_message(message.encode())
         self.step(Received(peer=str(source), message=message))
@@ -178,7 +193,15 @@ class Node:
         effects = self.core.step(self.now_ms, event)
         plan, rng = self.sim.plan, self.sim.rng
         crash_at = -1
-        if self.is_honest and self.sim.is_chaos and effects and plan.crash_per_step:
+        if (
+            plan.crash_after is not None
+            and self.is_honest
+            and effects
+            and isinstance(effects[0], Persist)
+            and plan.crash_after(self, effects[0])
+        ):
+            crash_at = PERSIST_BOUNDARIES
+        elif self.is_honest and self.sim.is_chaos and effects and plan.crash_per_step:
             has_persist = isinstance(effects[0], Persist)
             # Steps with something to lose are where a crash is worth simulating.
             if rng.random() < plan.crash_per_step * (4 if has_persist else 1):
@@ -258,6 +281,8 @@ class Node:
                     )
             case NeedSync():
                 sim.after(5000, lambda: self._sync_from(int(effect.peer)))
+            case BadPeer():
+                self.rejections.append(effect.reason)
             case _:
                 pass
 
@@ -268,7 +293,7 @@ class Node:
         stored = StoredFinal(
             header=block.header,
             certificate=certificate,
-            validators=self.sim.validators_at(height),
+            validators=self.validators_at(height),
             certificates=tuple(
                 r
                 for r in self.disk.records.records
@@ -305,9 +330,8 @@ class Node:
 
     def make_block(self, height: int, view: int, *, is_valid_block: bool = True) -> Block:
         """A block that differs from each other one ever made."""
-        from tests.sim.network import CHAIN_ID
-
-        parent = self.disk.chain[-1][1] if self.disk.chain else None
+        parent = self.core.parent_certificate()
+        late = late_votes(self) if self.sim.plan.late_votes else ()
         header = Header(
             protocol_version=PROTOCOL_VERSION,
             chain_id=CHAIN_ID,
@@ -317,15 +341,15 @@ class Node:
             origin_view=view,
             proposer=self.key,
             vrf_proof=self.sim.rng.randbytes(16),
-            body_hash=compute_body_hash((), parent),
+            body_hash=compute_body_hash((), parent, late),
             state_root=ZERO,
             audit_size=0 if is_valid_block else 1,
             audit_root=ZERO,
             results_root=ZERO,
-            validators_hash=self.sim.validators_at(height).hash,
-            next_validators_hash=self.sim.validators_at(height + 1).hash,
+            validators_hash=self.validators_at(height).hash,
+            next_validators_hash=self.validators_at(height + 1).hash,
         )
-        block = Block(header, (), parent)
+        block = Block(header, (), parent, late)
         if is_valid_block:
             self.sim.valid_hashes.add(block.hash)
         return block
@@ -336,7 +360,7 @@ class Node:
             self.step(BlockBuilt(height=effect.height, view=effect.view, block=block))
 
     def _judged(self, effect: JudgeBlock) -> None:
-        verdict = Verdict.INVALID if effect.block.header.audit_size else Verdict.VALID
+        verdict = Verdict.VALID if is_valid_block(self, effect.block) else Verdict.INVALID
         if effect.fresh and self.sim.is_chaos and self.sim.rng.random() < 0.05:
             verdict = Verdict.EARLY
         self.step(BlockJudged(block_hash=effect.block.hash, verdict=verdict))
@@ -356,6 +380,13 @@ class Node:
         if len(theirs) <= len(ours):
             return
         for block, certificate in theirs[len(ours) :]:
+            if block.header.parent_hash != self.parent_hash():
+                # the peer's chain is another one: the core judges what finalizes its tip
+                other = block.parent_certificate
+                if other is not None:
+                    message = CertificateMessage(certificate=other)
+                    self.step(Received(peer=str(peer), message=message))
+                return
             ours.append((block, certificate))
             if self.is_honest:
                 self.sim.on_commit(self, block, certificate)

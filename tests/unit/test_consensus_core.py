@@ -473,3 +473,32 @@ def test_the_timeout_base_follows_what_heights_take() -> None:
     assert [timing.view_timeout_ms(500, v) for v in (1, 2, 3, 40)] == [500, 1000, 2000, 10_000]
     with pytest.raises(UsageError):
         Timing(retry_ms=900)
+
+
+def test_whoever_hears_of_the_finalization_before_the_notarization_still_finalizes() -> None:
+    """It would else be missing from every certificate, and count as absent."""
+    core, block = started(), make_block()
+    receive(core, propose(block))
+    core.step(11, BlockJudged(block_hash=block.hash, verdict=Verdict.VALID))
+    effects: list[Effect] = []
+    for key in OTHERS:
+        effects = receive(core, vote(VoteKind.FINALIZE, key, 1, block.hash))
+    assert [v.block_hash for v in own_votes(effects, VoteKind.FINALIZE)] == [block.hash]
+    kinds = [type(e) for e in effects]
+    assert kinds.index(Persist) < kinds.index(Broadcast) < kinds.index(Finalise)
+
+
+@pytest.mark.parametrize("kind", [VoteKind.NULLIFY, None])
+def test_whoever_nullified_or_did_not_notarize_finalizes_nothing_after_the_quorum(
+    kind: VoteKind | None,
+) -> None:
+    core, block = started(), make_block()
+    core.step(0, Awake())
+    if kind is VoteKind.NULLIFY:
+        receive(core, propose(block))
+        core.step(11, BlockJudged(block_hash=block.hash, verdict=Verdict.VALID))
+        core.step(10_000, TimerFired(timer=TimerId.VIEW))
+    effects = receive(
+        core, CertificateMessage(certificate=certificate(VoteKind.FINALIZE, 1, block.hash))
+    )
+    assert own_votes(effects, VoteKind.FINALIZE) == []

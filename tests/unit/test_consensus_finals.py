@@ -137,6 +137,18 @@ def test_after_a_restart_a_recent_height_is_looked_up_for_a_late_vote() -> None:
     assert core.parent_certificate() == finalize(blocks[1])
 
 
+def test_what_waits_for_a_look_up_holds_no_blocks() -> None:
+    core, blocks = new_core(), chain_of(2)
+    start(core, FIRST_HEIGHT + 2, blocks[1], finalize(blocks[1]))
+    assert receive(core, propose(blocks[0], LATE)) == []
+    widest = finalize(blocks[0], keys=KEYS)
+    assert receive(core, Final(block=blocks[0], certificate=widest)) == [
+        LookUpFinal(height=FIRST_HEIGHT)
+    ]
+    core.step(core.height * 1000, stored(blocks[0]))
+    assert [v.signer for v in core.finalize_votes(FIRST_HEIGHT, KEYS)] == KEYS
+
+
 def test_an_old_height_is_not_looked_up_for_votes() -> None:
     core, blocks = new_core(), chain_of(1)
     start(core, FIRST_HEIGHT + FINALS_KEPT_MAX + 1, blocks[0], None)
