@@ -43,6 +43,7 @@ from ledger.governance_proposal import (
 from ledger.governance_rows import (
     OPEN_MAX,
     SLOTS_KEY,
+    BondedStake,
     OpenProposal,
     Vote,
     compute_tally,
@@ -51,12 +52,13 @@ from ledger.governance_rows import (
     read_slots,
     read_validator_votes,
     read_vote,
+    read_voting_stakes,
     validator_votes_key,
     vote_key,
 )
 from ledger.params import read_params
 from ledger.pools import DEPOSITS_KEY, add_to_pool, burn
-from ledger.staking_rows import Candidate, read_candidates, read_delegation, read_validator
+from ledger.staking_rows import read_delegation, read_validator
 
 VOTE_WEIGHT = 3
 
@@ -218,19 +220,19 @@ class GovernanceModule:
         )
         if not due:
             return
-        candidates = read_candidates(state)
+        stakes = read_voting_stakes(state)
         for proposal_id, slot in due:
-            self._close(context, proposal_id, slot, candidates)
+            self._close(context, proposal_id, slot, stakes)
             slots = slots.with_slot(slot, None)
         state.put(SLOTS_KEY, slots.encode())
 
     def _close(
-        self, context: BlockContext, proposal_id: int, slot: int, candidates: Sequence[Candidate]
+        self, context: BlockContext, proposal_id: int, slot: int, stakes: Sequence[BondedStake]
     ) -> None:
         state = context.state
         proposal = read_proposal(state, proposal_id)
         assert proposal is not None, "a slot names a proposal that is there"
-        tally = compute_tally(state, slot, proposal_id, candidates)
+        tally = compute_tally(state, slot, proposal_id, stakes)
         if tally.has_quorum(context.params):
             add_to_pool(state, DEPOSITS_KEY, -proposal.deposit)
             credit(context, proposal.proposer, proposal.deposit)

@@ -26,7 +26,7 @@ from ledger.accounts import StateReader
 from ledger.execution import StateView
 from ledger.governance_proposal import Choice, Proposal, Status, Tally, read_choice
 from ledger.pools import BONDED_KEY, read_amount
-from ledger.staking_rows import Candidate, read_candidates, read_validator
+from ledger.staking_rows import read_candidates, read_validator
 from ledger.state import state_key
 
 OPEN_MAX = 16
@@ -202,27 +202,40 @@ def read_vote(
     return found if found is not None and found.proposal_id == proposal_id else None
 
 
-def compute_tally(
-    state: StateReader, slot: int, proposal_id: int, candidates: Sequence[Candidate]
-) -> Tally:
-    """The votes on the proposal in `slot` by the tokens of now. Stake with a validator that is no
-    candidate does not count. At most 512 validators are looked at, however many vote."""
-    sums = [0, 0, 0]
-    for candidate in candidates:
-        votes = read_validator_votes(state, slot, proposal_id, candidate.operator)
-        if votes.choice is None and not any(votes.shares):
-            continue
+class BondedStake(NamedTuple):
+    """The tokens with one validator, and the shares that hold them."""
+
+    operator: bytes
+    tokens: int
+    shares: int
+
+
+def read_voting_stakes(state: StateReader) -> list[BondedStake]:
+    """The stakes whose votes count: those with a candidate, at most 512. Read once for all the
+    tallies of a block."""
+    found = []
+    for candidate in read_candidates(state):
         record = read_validator(state, candidate.operator)
         assert record is not None, "a candidate has its record"
+        found.append(BondedStake(candidate.operator, record.tokens, record.shares))
+    return found
+
+
+def compute_tally(
+    state: StateReader, slot: int, proposal_id: int, stakes: Sequence[BondedStake]
+) -> Tally:
+    """The votes on the proposal in `slot`, by the tokens of `stakes`."""
+    sums = [0, 0, 0]
+    for stake in stakes:
+        votes = read_validator_votes(state, slot, proposal_id, stake.operator)
         shares = list(votes.shares)
-        rest = record.shares - sum(shares)
+        rest = stake.shares - sum(shares)
         assert rest >= 0, "shares that leave a validator leave its votes"
-        if votes.choice is None:
-            rest = 0
-        else:
+        if votes.choice is not None:
             shares[votes.choice - 1] += rest
         for i, amount in enumerate(shares):
-            sums[i] += amount * record.tokens // record.shares
+            if amount:
+                sums[i] += amount * stake.tokens // stake.shares
     yes, no, abstain = sums
     return Tally(yes, no, abstain, read_amount(state, BONDED_KEY))
 
@@ -263,15 +276,15 @@ def list_proposals(
     """At most `count` proposals with an id below `before_id`, newest first; those that are open
     with the tally so far."""
     slots = read_slots(state)
-    candidates: list[Candidate] | None = None
+    stakes: list[BondedStake] | None = None
     last = slots.last_id if before_id is None else min(before_id - 1, slots.last_id)
     for proposal_id in range(last, max(last - count, 0), -1):
         proposal = read_proposal(state, proposal_id)
         assert proposal is not None, "ids have no gaps, and proposals stay"
         slot = slots.find(proposal_id)
         if slot is not None and proposal.status is Status.OPEN:
-            candidates = read_candidates(state) if candidates is None else candidates
-            tally = compute_tally(state, slot, proposal_id, candidates)
+            stakes = read_voting_stakes(state) if stakes is None else stakes
+            tally = compute_tally(state, slot, proposal_id, stakes)
             proposal = replace(proposal, tally=tally)
         yield proposal
 
