@@ -126,6 +126,7 @@ class Node:
             on_caught_up=self.driver.start_height,
             on_bad_peer=lambda peer, error: self._drop_peer(peer, str(error)),
             on_failure=self.driver.stop,
+            on_other_parent=self.driver.on_certificate,
         )
         self.anchoring = Anchoring(
             chain=self.chain,

@@ -21,9 +21,10 @@ from consensus import inputs
 from consensus.core import Core
 from consensus.fork_proof import ForkProof
 from consensus.leader import leader
-from consensus.messages import ConsensusMessage, Final, Propose, decode_message
+from consensus.messages import CertificateMessage, ConsensusMessage, Final, Propose, decode_message
 from consensus.statement import Statement, propose_sign_bytes
 from ledger.block import Block
+from ledger.certificate import Certificate
 from ledger.chain import BlockTooEarly, Chain, Commit
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
 from ledger.execution import BlockFacts, HandlerError
@@ -159,6 +160,11 @@ class ConsensusDriver:
         self._evidence.on_peer_up(peer)
         if self._chain.height == 0:
             self.wake()  # for the first block, see start_height
+
+    def on_certificate(self, peer: str, certificate: Certificate) -> None:
+        """One that block sync found; nothing in it has been checked."""
+        message = CertificateMessage(certificate=certificate)
+        self.feed(inputs.Received(peer=peer, message=message))
 
     def on_message(self, peer: str, payload: bytes) -> None:
         """Channel 0. Raises InvalidInputError."""

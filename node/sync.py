@@ -67,6 +67,7 @@ class BlockSync:
         on_caught_up: Callable[[], None],
         on_bad_peer: Callable[[str, InvalidInputError], None],
         on_failure: Callable[[str], None],
+        on_other_parent: Callable[[str, Certificate], None] = lambda peer, certificate: None,
     ) -> None:
         self._chain = chain
         self.txpool = txpool
@@ -75,6 +76,7 @@ class BlockSync:
         self._on_caught_up = on_caught_up
         self._on_bad_peer = on_bad_peer
         self._on_failure = on_failure
+        self._on_other_parent = on_other_parent
         self._tips: dict[str, int] = {}
         self._pending: tuple[str, asyncio.Future[wire.Range]] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -135,7 +137,7 @@ class BlockSync:
                 answer = await self._request(peer)
                 if peer in self._tips:  # else it left with its answer still under way
                     self._tips[peer] = answer.tip_height
-                await self._apply(answer)
+                await self._apply(peer, answer)
                 if self._chain.height == height < answer.tip_height:
                     raise InvalidInputError("range holds nothing new")
                 self._faults.pop(peer, None)
@@ -194,7 +196,7 @@ class BlockSync:
         finally:
             self._pending = None
 
-    async def _apply(self, answer: wire.Range) -> None:
+    async def _apply(self, peer: str, answer: wire.Range) -> None:
         if not answer.items and answer.tip_height > self._chain.height:
             raise InvalidInputError("peer claims a height but sends no blocks")
         for block_bytes, certificate_bytes in answer.items:
@@ -208,6 +210,10 @@ class BlockSync:
                 raise InvalidInputError(
                     "range has a gap", expected=str(self._chain.height + 1), got=str(block.height)
                 )
+            if block.header.parent_hash != self._chain.head_hash and block.parent_certificate:
+                # Perhaps the peer is on the other side of a fork: consensus judges what finalizes
+                # its block at the height of our tip.
+                self._on_other_parent(peer, block.parent_certificate)
             verify_final_header(
                 block.header,
                 certificate,

@@ -65,6 +65,7 @@ class Client:
         self.caught_up = 0
         self.bad: list[tuple[str, str]] = []
         self.failures: list[str] = []
+        self.others: list[tuple[str, Certificate]] = []
         pool = TxPool(
             chain=self.chain,
             mempool=Mempool(),
@@ -81,6 +82,7 @@ class Client:
             on_caught_up=self._on_caught_up,
             on_bad_peer=lambda peer, error: self.bad.append((peer, str(error))),
             on_failure=self.failures.append,
+            on_other_parent=lambda peer, certificate: self.others.append((peer, certificate)),
         )
 
     def _on_caught_up(self) -> None:
@@ -212,6 +214,27 @@ def test_a_gap_and_an_empty_promise_are_refused() -> None:
         assert sorted(peer for peer, _ in client.bad) == ["empty", "gap"]
         assert client.chain.height == 0
         assert client.sync.progress.target_height == 0, "a lie is not shown as the target"
+
+    run(test)
+
+
+def test_a_peer_on_another_chain_shows_what_finalizes_its_block_at_our_tip() -> None:
+    """Else a node on the smaller side of a fork would call each peer a liar and never know why."""
+
+    async def test(client: Client) -> None:
+        grow(client.chain, 11)
+        block = client.chain.build(
+            view=1, proposer=PROPOSER, time_ms=GENESIS_TIME_MS + 999_999, candidates=()
+        )
+        client.chain.commit(block, certify(block))
+        client.peers["other"] = honest
+        client.sync.on_peer_up("other", HEIGHTS)
+        await client.until_idle()
+        assert client.chain.height == 12
+        assert client.others == [("other", SERVER.block(13).parent_certificate)]
+        [(_, certificate)] = client.others
+        assert certificate.height == 12
+        assert certificate.block_hash != block.hash
 
     run(test)
 
