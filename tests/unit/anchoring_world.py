@@ -29,6 +29,7 @@ from tests.unit.chain_fixture import (
     GENESIS,
     PARAMS,
     PROPOSER,
+    ChangingSeed,
     certify,
     key_of,
     transfer,
@@ -46,7 +47,12 @@ class AnchoringWorld:
         self.chain_store = chain_store or MemoryStore()
         self.store = store or MemoryStore()
         self.chain = Chain.open(
-            self.chain_store, GENESIS, build_handlers(CHAIN_ID), AUDIT_LOG, commit_rows
+            self.chain_store,
+            GENESIS,
+            build_handlers(CHAIN_ID),
+            AUDIT_LOG,
+            commit_rows,
+            modules=(ChangingSeed(),),
         )
         self.log_tree = LogTree(self.chain_store)
         self.link = FakeLink()

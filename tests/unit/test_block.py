@@ -53,7 +53,7 @@ CHANGES: dict[str, Any] = {
 
 
 def test_header_and_block_hash_are_frozen() -> None:
-    assert HEADER.hash.hex() == "ee7ddd9637d68a5a3508b4b984cd7499a713d2419c52b96a81615f9906855438"
+    assert HEADER.hash.hex() == "fc97a88c72d064421a2d094117e24cc04e040a046bc8ef3d6b032fb9ca8c9c3a"
     assert BLOCK.hash == HEADER.hash
 
 

@@ -307,6 +307,7 @@ def test_handoffs_lead_from_an_older_trusted_set(place: Resolved) -> None:
     header = replace(
         place.view.finality.header,
         height=1,
+        time_ms=1,
         validators_hash=old.hash,
         next_validators_hash=VALIDATORS.hash,
     )

@@ -78,11 +78,12 @@ class ApiWorld:
         node.txpool = self.parts.pool
         node.anchoring = self.parts.anchoring
         node.offences = Offences(clock=time.monotonic, on_drop=lambda *_: None)
+        node.evidence = EvidencePool(node.chain, node.store, lambda *_: None)
         node.driver = ConsensusDriver(
             chain=node.chain,
             core=Core(chain_id=CHAIN_ID, key=None, sign=None, timing=Timing()),
             make_facts=lambda _: node.chain.plain_facts(PROPOSER),
-            evidence=EvidencePool(node.chain, node.store, lambda *_: None),
+            evidence=node.evidence,
             guard=None,
             link=node.link,
             txpool=node.txpool,

@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from consensus import inputs
-from consensus.messages import CertificateMessage
+from consensus.messages import Body, CertificateMessage, ConsensusMessage
 from consensus.statement import Statement, StatementKind
+from ledger.block import Block
 from ledger.certificate import Certificate
 from node import config as cfg
 from node import wire
@@ -70,16 +71,20 @@ class Validator:
 
     def finality(self, time_ms: int) -> Certificate:
         """Of a block at height 1 that this node never saw."""
-        block = self.node.chain.build(
+        return certify(self.block(time_ms))
+
+    def block(self, time_ms: int) -> Block:
+        return self.node.chain.build(
             view=1,
             facts=self.node.chain.plain_facts(PROPOSER),
             time_ms=GENESIS_TIME_MS + time_ms,
             candidates=[],
         )
-        return certify(block)
 
     def hear(self, certificate: Certificate) -> None:
-        message = CertificateMessage(certificate=certificate)
+        self.hear_message(CertificateMessage(certificate=certificate))
+
+    def hear_message(self, message: ConsensusMessage) -> None:
         self.node.driver.feed(inputs.Received(peer="a", message=message))
 
 
@@ -171,6 +176,7 @@ def sees_a_fork(validator: Validator) -> None:
     validator.start()
     validator.hear(validator.finality(1))
     validator.hear(validator.finality(2))
+    validator.hear_message(Body(block=validator.block(1)))  # the header names the set
     assert (validator.home / cfg.FORK_PROOF_FILE).exists()
 
 

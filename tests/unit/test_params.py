@@ -21,7 +21,11 @@ def test_parameters_round_trip() -> None:
 
 
 def test_the_bytes_of_the_defaults_are_frozen() -> None:
-    assert DEFAULT.encode().hex() == "9a6401ce00100000cd2000cd0800cd4e20cd01f4ce0f73140020cd0400"
+    assert DEFAULT.encode().hex() == (
+        "dc001c6401ce00100000cd2000cd0800cd4e20cd01f4ce0f73140020cd040064ce000f4240cd2710ce6c258c00"
+        "ce66ff3000cdc35064cd2710cd1388ce000927c0cd03e8ce00011170ce000186a0cd2710ce3b9aca00ce240c84"
+        "00ce00061a80ce0007a120"
+    )
 
 
 def test_a_full_block_with_the_largest_certificate_fits_the_wire() -> None:
