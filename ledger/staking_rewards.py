@@ -22,6 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import msgpack
+
 from ledger import codec
 from ledger.accounts import FEES_KEY, StateReader
 from ledger.execution import BlockContext, StateView
@@ -73,7 +75,14 @@ def read_distribution(state: StateReader) -> Distribution:
     """The accumulator of all validators; genesis wrote it."""
     row = state.get(DISTRIBUTION_KEY)
     assert row is not None, "a chain with staking has the row from genesis on"
-    return Distribution.decode(row)
+    index, power, dust, rest, start_ms = msgpack.unpackb(row)  # this ledger wrote it
+    return Distribution(
+        index=int.from_bytes(index, "big"),
+        power=power,
+        dust=int.from_bytes(dust, "big"),
+        mint_rest=rest,
+        start_ms=start_ms,
+    )
 
 
 def write_distribution(state: StateView, distribution: Distribution) -> None:

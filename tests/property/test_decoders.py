@@ -42,7 +42,16 @@ from ledger.governance_rows import (
     Vote,
 )
 from ledger.params import PARAMS_BYTES_MAX, ChainParams
+from ledger.staking_messages import (
+    BODY_BYTES_MAX,
+    CreateBody,
+    EditBody,
+    KeysBody,
+    NewKey,
+    RedelegateBody,
+)
 from ledger.staking_record import VALIDATOR_BYTES_MAX, SlashEvent, ValidatorRecord
+from ledger.staking_rewards import DISTRIBUTION_BYTES_MAX, Distribution
 from ledger.staking_rows import (
     CANDIDATES_BYTES_MAX,
     DELEGATION_BYTES_MAX,
@@ -74,6 +83,7 @@ from tests.unit.chain_fixture import (
     probe,
     transfer,
 )
+from tests.unit.staking_world import account, create_body
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,34 @@ def _staking_decoders() -> dict[str, Decoder]:
     )
     candidates = [Candidate(b"\7" * 32, b"\1" * 32, 10**6), Candidate(b"\5" * 32, b"\2" * 32, 1)]
     owner = KeyOwner(b"\7" * 32, 3, 2**40)
+    spread = Distribution(index=2**70, power=9, dust=2**60, mint_rest=5, start_ms=10**12)
+    create = create_body(account(5), 5)
+    new = NewKey(key=b"\1" * 32, proof=b"\2" * 64)
     return {
+        "distribution": Decoder(
+            Distribution.decode, lambda d: d.encode(), DISTRIBUTION_BYTES_MAX, spread.encode()
+        ),
+        "stake/create": Decoder(
+            CreateBody.decode, lambda b: b.encode(), BODY_BYTES_MAX, create.encode()
+        ),
+        "stake/edit": Decoder(
+            EditBody.decode,
+            lambda b: b.encode(),
+            BODY_BYTES_MAX,
+            EditBody(description=("name", "url", "")).encode(),
+        ),
+        "stake/keys": Decoder(
+            KeysBody.decode,
+            lambda b: b.encode(),
+            BODY_BYTES_MAX,
+            KeysBody(operator=bytes(32), vrf=new).encode(),
+        ),
+        "stake/redelegate": Decoder(
+            RedelegateBody.decode,
+            lambda b: b.encode(),
+            BODY_BYTES_MAX,
+            RedelegateBody(source=bytes(32), destination=b"\1" * 32, shares=7).encode(),
+        ),
         "validator record": Decoder(
             ValidatorRecord.decode, lambda v: v.encode(), VALIDATOR_BYTES_MAX, validator.encode()
         ),
