@@ -15,8 +15,6 @@ State rows:
 
 from __future__ import annotations
 
-from ledger.staking_slashing import slash_double_sign
-
 from consensus.evidence import Evidence, verify_evidence
 from ledger.accounts import StateReader
 from ledger.certificate import SignatureCheck
@@ -25,6 +23,7 @@ from ledger.errors import InvalidInputError
 from ledger.execution import BlockContext
 from ledger.params import ChainParams
 from ledger.staking_rows import read_consensus_key, read_validator
+from ledger.staking_slashing import slash_double_sign
 from ledger.state import state_key
 
 EPOCH_HEIGHTS = 1024

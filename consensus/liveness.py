@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ledger.staking_slashing import slash_downtime
-
 from ledger import codec
 from ledger.accounts import StateReader
 from ledger.certificate import (
@@ -36,6 +34,7 @@ from ledger.errors import InvalidInputError
 from ledger.execution import BlockContext
 from ledger.params import DOWNTIME_WINDOW_MAX, ChainParams
 from ledger.staking_rows import read_consensus_key, read_validator
+from ledger.staking_slashing import slash_downtime
 from ledger.state import state_key
 from ledger.validator_rows import LAST_KEY
 from ledger.validator_set import VALIDATORS_MAX, ValidatorSet

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ledger.staking_genesis import GenesisStake
-
 from genesis.document import GenesisAccount, GenesisDocument
 from genesis.gentx import sign_genesis_validator
 from ledger import codec
 from ledger.ed25519 import KeyPair
 from ledger.errors import UsageError
 from ledger.params import ChainParams
+from ledger.staking_genesis import GenesisStake
 from ledger.staking_record import POWER_UNIT
 from ledger.validator_set import VALIDATORS_MAX
 
