@@ -21,7 +21,7 @@ from ledger.state.bucket import leaf_hash, put, remove
 from ledger.state.overlay import Change
 from ledger.state.proof import EMPTY
 from ledger.state.rows import UNDO_HEAD_BYTES, UNDO_PAGE_HASHES
-from ledger.state.top import Top
+from ledger.state.top import HASH, Top
 from ledger.store import Batch, Reader
 
 ENTRY_BYTES = 64
@@ -86,10 +86,10 @@ def add_undo_rows(
     if not changes:
         return _make_record(height, time_ms, top.levels, nodes, entries)
     batch.put(rows.undo_key(height, rows.UNDO_NODES), rows.encode_u32s(nodes))
-    heap = top.heap
+    heap, read = top.heap, HASH.unpack_from
     for page, first in enumerate(range(0, len(nodes), UNDO_PAGE_HASHES)):
         numbers = nodes[first : first + UNDO_PAGE_HASHES]
-        hashes = b"".join([heap[32 * number : 32 * number + 32] for number in numbers])
+        hashes = b"".join([read(heap, 32 * number)[0] for number in numbers])
         batch.put(rows.undo_key(height, rows.UNDO_HASHES, page), hashes)
     ends = array("I")
     records: list[bytes] = []
