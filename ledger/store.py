@@ -27,7 +27,7 @@ from ledger.errors import DamagedStoreError, DurabilityError, InvalidInputError,
 
 WRITE_BUFFER_BYTES = 32 * 2**20  # at 16 MB compaction costs some 13% more CPU a block
 CACHE_BYTES = 64 * 2**20
-BLOCK_BYTES = 4096
+BLOCK_BYTES = 2048
 BLOOM_BITS = 10
 OPEN_FILES_MAX = 500
 

@@ -97,11 +97,10 @@ def read_checkpoint(
     singles = bytearray(format(int.from_bytes(flags, "big"), f"0{8 * len(flags)}b"), "ascii")
     singles = singles.translate(bytes.maketrans(b"01", b"\0\1"))
     written = [int.from_bytes(page[:8], "big") for page in pages]
-    changed = _changed_buckets(written, levels, history, tip)
-    if changed is None:
+    if max(written) > tip:
         return None
     behind = bytearray(len(pages))
-    for number in sorted(changed):
+    for number in sorted(_changed_buckets(written, levels, history)):
         bucket = load(levels, number)
         hashes[32 * number : 32 * number + 32] = fold(bucket, levels)
         singles[number] = len(bucket) == 64
@@ -117,21 +116,12 @@ def read_checkpoint(
     return top, behind
 
 
-def _changed_buckets(
-    written: list[int], levels: int, history: History, tip: int
-) -> set[int] | None:
-    """The buckets changed after their page was written; None if records don't tell."""
+def _changed_buckets(written: list[int], levels: int, history: History) -> set[int]:
+    """The buckets changed, as far as the records go back, after their page was written."""
     changed: set[int] = set()
-    first = 1 << levels
-    if max(written) > tip:
-        return None
     for record in history.records:
-        for number in reversed(record.nodes):
-            if record.levels < levels:
-                return None
-            bucket = (number >> (record.levels - levels)) - first
-            if bucket < 0:
-                break
+        for first8 in record.first8:
+            bucket = first8 >> (64 - levels)
             if written[bucket >> PAGE_SHIFT] < record.height:
                 changed.add(bucket)
     return changed

@@ -2,9 +2,10 @@
 
 A record of height h holds what h changed, as it was at h - 1: node hashes, value hashes and
 values. What was true at height g is found in the first record above g that mentions it, else at
-the tip. In RAM is only what tells which record to read: the numbers of the changed nodes and the
-changed keys with their old value hashes (about 100 B an update); old node hashes and values are
-read from the store.
+the tip. Of the nodes only those of even depth are kept; one of odd depth follows from its
+children. That halves what is gathered, written and held. In RAM is only what tells which record to
+read: the numbers of the kept nodes and the changed keys with their old value hashes (about 90 B an
+update); old node hashes and values are read from the store.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from dataclasses import dataclass
 
 from ledger.errors import InvalidInputError
 from ledger.state import rows
-from ledger.state.bucket import leaf_hash, put, remove
+from ledger.state.bucket import fold, leaf_hash, node_hash, put, remove
 from ledger.state.overlay import Change
 from ledger.state.proof import EMPTY
 from ledger.state.rows import UNDO_HEAD_BYTES, UNDO_PAGE_HASHES
-from ledger.state.top import Top
+from ledger.state.top import HASH, Top
 from ledger.store import Batch, Reader
 
 ENTRY_BYTES = 64
@@ -35,7 +36,7 @@ class UndoRecord:
     height: int
     time_ms: int
     levels: int
-    nodes: array[int]  # u32, ascending
+    nodes: array[int]  # u32, ascending, of even depth
     entries: bytes  # tree key 32 | old value hash 32 (zeros: none), ascending
     first8: array[int]  # u64, the beginning of each entry's tree key
 
@@ -72,7 +73,10 @@ def add_undo_rows(
 
     `changed_nodes` and `changes` ascend; old values go by raw key, old hashes by tree key.
     """
-    nodes = array("I", changed_nodes)
+    nodes = array("I")
+    for depth in range(0, top.levels + 1, 2):
+        first, end = bisect_left(changed_nodes, 1 << depth), bisect_left(changed_nodes, 2 << depth)
+        nodes.extend(changed_nodes[first:end])
     entries = b"".join([change.tree_key + old_hashes[change.tree_key] for change in changes])
     head = b"".join(
         (
@@ -86,10 +90,10 @@ def add_undo_rows(
     if not changes:
         return _make_record(height, time_ms, top.levels, nodes, entries)
     batch.put(rows.undo_key(height, rows.UNDO_NODES), rows.encode_u32s(nodes))
-    heap = top.heap
+    heap, read = top.heap, HASH.unpack_from
     for page, first in enumerate(range(0, len(nodes), UNDO_PAGE_HASHES)):
         numbers = nodes[first : first + UNDO_PAGE_HASHES]
-        hashes = b"".join([heap[32 * number : 32 * number + 32] for number in numbers])
+        hashes = b"".join([read(heap, 32 * number)[0] for number in numbers])
         batch.put(rows.undo_key(height, rows.UNDO_HASHES, page), hashes)
     ends = array("I")
     records: list[bytes] = []
@@ -189,7 +193,7 @@ _Place = tuple[UndoRecord, int, bytes]
 class PastView:
     """The tree as it was at one height, along the path of one key."""
 
-    __slots__ = ("_found", "_pages", "_places", "_store", "_top", "levels", "records")
+    __slots__ = ("_found", "_pages", "_places", "_store", "_top", "_walked", "levels", "records")
 
     def __init__(
         self, *, store: Reader, top: Top, records: list[UndoRecord], tree_key: bytes
@@ -202,23 +206,25 @@ class PastView:
         self._found: dict[int, bytes] = {}
         self._pages: dict[tuple[int, int], bytes] = {}
         self._places: dict[int, dict[bytes, _Place]] = {}
+        self._walked: set[int] = set()  # nodes whose kept grandchildren are resolved
         self._walk(int.from_bytes(tree_key[:4], "big"))
 
     def _walk(self, prefix: int) -> None:
-        """Resolve the nodes on and beside the path, and collect the bucket's changes."""
-        levels = self.levels
-        path = [(1 << depth) | prefix >> (32 - depth) for depth in range(levels + 1)]
-        open_depth = 0  # above it all is resolved
+        """Resolve the kept nodes along the path: the root, then its node's four grandchildren."""
+        path = [1 << depth | prefix >> (32 - depth) for depth in range(0, self.levels + 1, 2)]
+        groups = [range(4 * number, 4 * number + 4) for number in path[:-1]]
+        groups.insert(0, range(1, 2))
+        open_step = 0  # above it all is resolved
         found = self._found
         for record in self.records:
             nodes = record.nodes
             count = len(nodes)
             at = 0
-            for depth in range(open_depth, levels + 1):
-                number = path[depth]
-                at = bisect_left(nodes, number & ~1, at)
+            for step in range(open_step, len(path)):
+                number, group = path[step], groups[step]
+                at = bisect_left(nodes, group.start, at)
                 on_path = False
-                while at < count and nodes[at] <= number | 1:  # one of the pair, or both
+                while at < count and nodes[at] < group.stop:
                     node = nodes[at]
                     on_path = on_path or node == number
                     if node not in found:
@@ -226,10 +232,9 @@ class PastView:
                     at += 1
                 if not on_path:  # then nothing below has changed either
                     break
-            while open_depth <= levels and path[open_depth] in found:
-                if open_depth and path[open_depth] ^ 1 not in found:
-                    break
-                open_depth += 1
+            while open_step < len(path) and all(node in found for node in groups[open_step]):
+                open_step += 1
+        self._walked.update((0, *path[:-1]))
 
     def _old_hash(self, record: UndoRecord, at: int) -> bytes:
         page, slot = divmod(at, UNDO_PAGE_HASHES)
@@ -240,14 +245,31 @@ class PastView:
         return hashes[32 * slot : 32 * slot + 32]
 
     def node(self, number: int) -> bytes:
-        """The hash of a node; those off the path (rare) cost a search of all records."""
+        """The hash of a node."""
         found = self._found.get(number)
         if found is None:
-            found = self._search(number)
-            self._found[number] = found
+            found = self._found[number] = self._resolve(number)
         return found
 
+    def _resolve(self, number: int) -> bytes:
+        if number.bit_length() & 1:  # of even depth
+            if number >> 2 in self._walked:  # no record names it
+                return self._top.node(number)
+            return self._search(number)
+        if number >> self.levels:
+            return fold(self.bucket(number - (1 << self.levels)), self.levels)
+        left, right = self.node(2 * number), self.node(2 * number + 1)
+        return node_hash(left, right, is_leaf=self._is_single(number))
+
+    def _is_single(self, number: int) -> bool:
+        """Whether the subtree of `number` has exactly one leaf."""
+        if number >> self.levels:
+            return len(self.bucket(number - (1 << self.levels))) == 64
+        left, right = self.node(2 * number), self.node(2 * number + 1)
+        return EMPTY in (left, right) and self._is_single(2 * number + (left == EMPTY))
+
     def _search(self, number: int) -> bytes:
+        """The hash of a kept node off the path: rare, and costs a look into each record."""
         for record in self.records:
             at = record.has_node(number)
             if at >= 0:

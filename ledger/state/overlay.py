@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ledger.state.bucket import find, fold, node_hash, put, remove
 from ledger.state.proof import EMPTY
-from ledger.state.top import Top
+from ledger.state.top import HASH, Top
 
 MERGE_ONE_BY_ONE_MAX = 8  # changes in one bucket; more are merged at once
 
@@ -131,12 +131,13 @@ def compute_delta(
     delta = Delta(top.levels, {}, {})
     effective: list[Change] = []
     shift = 32 - top.levels
+    numbers = [int.from_bytes(change.tree_key[:4], "big") >> shift for change in changes]
     at, count = 0, len(changes)
     while at < count:
-        number = int.from_bytes(changes[at].tree_key[:4], "big") >> shift
+        number = numbers[at]
         first = at
         at += 1
-        while at < count and int.from_bytes(changes[at].tree_key[:4], "big") >> shift == number:
+        while at < count and numbers[at] == number:
             at += 1
         before = reader.bucket(number)
         if at - first <= MERGE_ONE_BY_ONE_MAX:
@@ -157,14 +158,16 @@ def compute_delta(
 
 def _apply_change(bucket: bytes, change: Change) -> bytes:
     """The bucket after one change; the same object if it changes nothing."""
-    tree_key = change.tree_key
-    if change.value_hash is None:
+    tree_key, _, _, value_hash = change
+    if value_hash is None:
         return remove(bucket, tree_key)
-    leaf = sha256(b"\0" + tree_key + change.value_hash).digest()
+    leaf = sha256(b"\0" + tree_key + value_hash).digest()
     at = find(bucket, tree_key)
-    if at >= 0 and bucket[at + 32 : at + 64] == leaf:
+    if at < 0:
+        return put(bucket, tree_key, leaf)
+    if bucket[at + 32 : at + 64] == leaf:
         return bucket
-    return put(bucket, tree_key, leaf)
+    return bucket[: at + 32] + leaf + bucket[at + 64 :]
 
 
 def _apply_changes(bucket: bytes, changes: list[Change], effective: list[Change]) -> bytes:
@@ -189,46 +192,52 @@ def _apply_changes(bucket: bytes, changes: list[Change], effective: list[Change]
 def _climb(reader: TopReader, delta: Delta) -> None:
     """Compute the nodes above the changed buckets, level by level, into `delta.nodes`."""
     first = 1 << delta.levels
-    numbers = [first + number for number in delta.buckets]  # ascending: changes are sorted
-    hashes = [fold(bucket, delta.levels) for bucket in delta.buckets.values()]
-    singles = {first + n for n, bucket in delta.buckets.items() if len(bucket) == 64}
-    nodes = delta.nodes
-    nodes.update(zip(numbers, hashes, strict=True))
-    overlaid, heap = bool(reader.deltas), reader.top.heap
-    while numbers and numbers[0] > 1:
-        above: list[int] = []
-        above_hashes: list[bytes] = []
-        above_singles: set[int] = set()
-        at, count = 0, len(numbers)
-        while at < count:
-            number = numbers[at]
-            sibling = number ^ 1
-            own = hashes[at]
-            at += 1
-            if at < count and numbers[at] == sibling:  # only a right sibling can follow
-                other = hashes[at]
-                at += 1
-                sibling_changed = True
-            else:
-                sibling_changed = False
-                other = (
-                    reader.node(sibling)
-                    if overlaid
-                    else bytes(heap[32 * sibling : 32 * sibling + 32])
-                )
+    buckets = delta.buckets  # ascending: changes are sorted
+    changed = {first + n: fold(bucket, delta.levels) for n, bucket in buckets.items()}
+    singles = {first + n for n, bucket in buckets.items() if len(bucket) == 64}
+    levels = [changed]
+    while changed and 1 not in changed:
+        changed, singles = _climb_level(reader, changed, singles)
+        levels.append(changed)
+    for changed in reversed(levels):
+        delta.nodes |= changed  # ascending, which spares the commit a sort
+
+
+def _climb_level(
+    reader: TopReader, changed: dict[int, bytes], singles: set[int]
+) -> tuple[dict[int, bytes], set[int]]:
+    """The parents of the nodes of one level that changed; `singles`: those that are one leaf."""
+    heap, read = reader.top.heap, HASH.unpack_from
+    node = reader.node if reader.deltas else None
+    find_changed = changed.get
+    above: dict[int, bytes] = {}
+    above_singles: set[int] = set()
+    for number in changed:
+        parent = number >> 1
+        if parent in above:  # through its left child
+            continue
+        own = changed[number]
+        sibling = number ^ 1
+        other: bytes | None = find_changed(sibling)
+        if other is None:
+            other = node(sibling) if node else read(heap, 32 * sibling)[0]
+        if own == EMPTY or other == EMPTY:
+            single = _is_one_leaf(reader, changed, singles, number if other == EMPTY else sibling)
+            if single:
+                above_singles.add(parent)
             left, right = (other, own) if number & 1 else (own, other)
-            if own == EMPTY or other == EMPTY:
-                full = number if other == EMPTY else sibling
-                if full == sibling and not sibling_changed:
-                    single = other != EMPTY and reader.is_single(sibling)
-                else:
-                    single = full in singles
-                value = node_hash(left, right, is_leaf=single)
-                if single:
-                    above_singles.add(number >> 1)
-            else:
-                value = sha256(b"\1" + left + right).digest()
-            above.append(number >> 1)
-            above_hashes.append(value)
-        nodes.update(zip(above, above_hashes, strict=True))
-        numbers, hashes, singles = above, above_hashes, above_singles
+            above[parent] = node_hash(left, right, is_leaf=single)
+        elif number & 1:
+            above[parent] = sha256(b"\1" + other + own).digest()
+        else:
+            above[parent] = sha256(b"\1" + own + other).digest()
+    return above, above_singles
+
+
+def _is_one_leaf(
+    reader: TopReader, changed: dict[int, bytes], singles: set[int], number: int
+) -> bool:
+    """Whether node `number`, whose sibling is empty, is a single leaf after the changes."""
+    if number in changed:
+        return number in singles
+    return reader.node(number) != EMPTY and reader.is_single(number)

@@ -6,7 +6,8 @@
     s/u | height u64 | 'e'         undo: time_ms u64, levels u8, entries u32, nodes u32,
                                    then an entry each, ascending: tree key 32 | old hash 32
                                    (sha256 of the old value; zeros: there was none)
-    s/u | height u64 | 'n'         the numbers of the changed nodes, u32 each, ascending
+    s/u | height u64 | 'n'         the numbers of the changed nodes of depth 0, 2, 4 .., u32
+                                   each, ascending
     s/u | height u64 | 'h' | u16   their old hashes, 32 each, 128 a row
     s/u | height u64 | 'v'         a record an entry: end u32 each, then raw key and old value:
                                    key length u16 | key | value

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from itertools import chain, repeat
+from struct import Struct
 
 from ledger.state.bucket import fold, leaf_hash, node_hash, split_at
 from ledger.state.proof import EMPTY
@@ -22,6 +23,9 @@ GROW_AT_ONCE_BUCKETS = 1024
 GROW_LEAVES_PER_STEP = 2048  # about 3 ms
 KEYS_IN_RAM_MAX = 2_000_000
 EVICT_TO_PERCENT = 90
+
+# A hash in and out of the heap; slices of a bytearray cost twice that.
+HASH = Struct("32s")
 
 Load = Callable[[int, int], bytes]
 
@@ -87,7 +91,8 @@ class Top:
 
     def node(self, number: int) -> bytes:
         """The hash of node `number`."""
-        return bytes(self.heap[32 * number : 32 * number + 32])
+        found: bytes = HASH.unpack_from(self.heap, 32 * number)[0]
+        return found
 
     def bucket(self, number: int) -> bytes:
         """Bucket `number`, read from the store if it is not in RAM."""
@@ -100,9 +105,9 @@ class Top:
 
     def update(self, nodes: dict[int, bytes], buckets: dict[int, bytes]) -> None:
         """Take over changed nodes and buckets; the store has them already."""
-        heap = self.heap
+        heap, put = self.heap, HASH.pack_into
         for number, value in nodes.items():
-            heap[32 * number : 32 * number + 32] = value
+            put(heap, 32 * number, value)
         for number, bucket in buckets.items():
             before = self.buckets[number]
             self.keys_in_ram += (len(bucket) - len(before or b"")) >> 6
