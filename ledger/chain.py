@@ -30,7 +30,7 @@ from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError, UsageError
 from ledger.execution import AuditLog, BlockFacts, BlockModule, Event, TxHandler
 from ledger.executor import BlockPlace, Execution, Executor
-from ledger.finality import FinalityProof
+from ledger.finality import FinalityProof, Handoff
 from ledger.genesis_state import AUDIT_FRONTIER_KEY, BEACON_KEY, SUPPLY_KEY, GenesisState
 from ledger.handoffs import Handoffs
 from ledger.params import PARAMS_KEY, ChainParams
@@ -543,6 +543,11 @@ class Chain:
             header, certificate = self.header(height), self.certificate(height)
         handoffs = self._handoffs.find(trusted_height, height)
         return FinalityProof(header=header, certificate=certificate, handoffs=handoffs)
+
+    def handoffs_to(self, height: int) -> tuple[Handoff, ...]:
+        """The steps from the genesis set to the one that votes on `height`, which may be the next
+        one, by headers below it. Raises InvalidInputError."""
+        return self._handoffs.find_to_voters(height)
 
     # --- consensus durability ---
 

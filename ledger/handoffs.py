@@ -72,6 +72,18 @@ class Handoffs:
             self._kept[key] = tuple(_Finder(self._chain).find(trusted_height, changed + 1))
         return self._kept[key]
 
+    def find_to_voters(self, height: int) -> tuple[Handoff, ...]:
+        """The steps from the genesis set to the one that votes on `height`, which may be the next
+        one: all by headers below it, so that they hold whichever block is final there. Raises
+        InvalidInputError."""
+        below = height - 1
+        if below == 0:
+            return ()
+        steps, header = self.find(0, below), self._chain.header(below)
+        if header.next_validators_hash == header.validators_hash:
+            return steps
+        return (*steps, adjacent_handoff(self._chain, below))
+
 
 class _Finder:
     def __init__(self, chain: FinalHeaders) -> None:
@@ -107,7 +119,7 @@ class _Finder:
             return _carries(skips[other], sets[stage])
 
         return [
-            self._adjacent(changes[stage]) if other == stage + 1 else skips[other]
+            adjacent_handoff(self._chain, changes[stage]) if other == stage + 1 else skips[other]
             for stage, other in plan_steps([s.hash for s in sets], can_skip)
         ]
 
@@ -121,13 +133,15 @@ class _Finder:
             next_validators=self._set_at(height),
         )
 
-    def _adjacent(self, height: int) -> Handoff:
-        header = self._chain.header(height)
-        return Handoff(
-            header=header,
-            certificate=self._chain.certificate(height),
-            next_validators=self._chain.validators_by_hash(header.next_validators_hash),
-        )
+
+def adjacent_handoff(chain: FinalHeaders, height: int) -> Handoff:
+    """The step by which a final header hands over to the set of the next height."""
+    header = chain.header(height)
+    return Handoff(
+        header=header,
+        certificate=chain.certificate(height),
+        next_validators=chain.validators_by_hash(header.next_validators_hash),
+    )
 
 
 def plan_steps(set_hashes: Sequence[bytes], can_skip: CanSkip) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -388,8 +389,13 @@ class Node:
         self.link.disconnect(peer, reason)
 
     def _save_fork_proof(self, proof: ForkProof) -> None:
-        """Again for each proof that names more; raises DurabilityError."""
+        """Again for each proof that names more; raises DurabilityError. In the file it is complete:
+        with the steps from the genesis set to the one that voted on the forked height."""
         asyncio.get_running_loop().create_task(self.sync.stop(), name="stop-sync")
+        try:
+            proof = replace(proof, handoffs=self.chain.handoffs_to(proof.height))
+        except InvalidInputError as error:
+            log.error("the fork proof lacks its handoffs", error=str(error))
         path = self.config.home / cfg.FORK_PROOF_FILE
         replace_file(path, proof.encode())
         log.critical("fork proof saved", path=str(path), height=proof.height)

@@ -14,7 +14,7 @@ from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.chain import Chain
 from ledger.errors import InvalidInputError
 from ledger.execution import BlockContext
-from ledger.finality import verify_finality
+from ledger.finality import verify_finality, verify_handoffs
 from ledger.handoffs import Handoffs
 from ledger.store import MemoryStore
 from ledger.validator_rows import NEXT_KEY
@@ -40,9 +40,9 @@ class Elections:
             context.state.put(NEXT_KEY, CHANGES[context.height].encoded)
 
 
-def grown(store: MemoryStore) -> Chain:
+def grown(store: MemoryStore, top: int = TOP) -> Chain:
     chain = open_chain(store)
-    while chain.height < TOP:
+    while chain.height < top:
         voters: ValidatorSet = chain.validators
         facts = chain.plain_facts(voters.validators[0].public_key)
         block = chain.build(view=1, facts=facts, time_ms=0, candidates=())
@@ -85,6 +85,18 @@ def test_handoffs_are_as_few_as_the_overlaps_allow() -> None:
     # one step from genesis to the first new set, and from there one skip over both others
     assert counts == [2] * 4 + [1] * 6 + [0] * 6
     assert counts[0] < len(CHANGES)
+
+
+@pytest.mark.parametrize("top", range(TOP + 1))
+def test_handoffs_lead_to_the_voters_of_each_height_by_headers_below_it(top: int) -> None:
+    """Also to those of the height in work, of which no block is final yet: a fork may be there."""
+    chain = grown(MemoryStore(), top)
+    for height in range(1, top + 2):
+        handoffs = chain.handoffs_to(height)
+        assert verify_handoffs(handoffs, GENESIS.validators, CHAIN_ID) == chain.validators_at(
+            height
+        )
+        assert all(step.header.height < height for step in handoffs)
 
 
 def test_a_trusted_height_above_the_answer_is_refused() -> None:
