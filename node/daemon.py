@@ -138,7 +138,7 @@ class Node:
             on_bad_peer=lambda peer, error: self._drop_peer(peer, str(error)),
             on_failure=self.driver.stop,
             reserved=frozenset(self.link.validators),
-            on_other_parent=self.driver.on_certificate,
+            on_other_final=self.driver.on_certificate,
         )
         anchor_store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / AUDIT_FOLDER))
         undo.callback(anchor_store.close)
@@ -288,6 +288,7 @@ class Node:
             on_need_sync=lambda peer, height: self.sync.on_peer_height(peer, height - 1),
             on_offence=self.offences.add,
             on_fork=self._save_fork_proof,
+            on_other_chain=lambda peer, height: self.sync.on_other_chain(peer, height),
         )
 
     def _facts_maker(self, core: Core) -> Callable[[int], BlockFacts]:

@@ -75,6 +75,7 @@ class ConsensusDriver:
         on_need_sync: Callable[[str, int], None],
         on_offence: Callable[[str, str], None],
         on_fork: Callable[[ForkProof], None],
+        on_other_chain: Callable[[str, int], None] = lambda peer, height: None,
     ) -> None:
         self.core = core
         self.stop_reason: str | None = None
@@ -94,6 +95,7 @@ class ConsensusDriver:
         self._on_need_sync = on_need_sync
         self._on_offence = on_offence
         self._on_fork = on_fork
+        self._on_other_chain = on_other_chain
         self._is_forked = False
         self._loop = asyncio.get_running_loop()
         self._inputs: deque[inputs.Input] = deque()
@@ -182,6 +184,8 @@ class ConsensusDriver:
         tag, body = payload[0], payload[1:]
         if tag == wire.TAG_CONSENSUS:
             message = decode_message(body)
+            if isinstance(message, Final) and self._is_other_chain(message.block):
+                self._on_other_chain(peer, message.height)
             if isinstance(message, Vote | Propose):
                 self._check_signer(message.height, message.signer)
             self.feed(inputs.Received(peer=peer, message=message))
@@ -203,6 +207,14 @@ class ConsensusDriver:
         validators = self._chain.next_validators if ahead else self._chain.validators
         if signer not in validators:
             raise InvalidInputError("signer is no validator", got=signer.hex())
+
+    def _is_other_chain(self, block: Block) -> bool:
+        """True if a block of the next height does not follow our tip."""
+        return (
+            self.stop_reason is None
+            and block.height == self._chain.height + 1
+            and block.header.parent_hash != self._chain.head_hash
+        )
 
     def _is_worth_completing(self, compact: wire.CompactProposal) -> bool:
         """A proposal of this height's leader, or of a validator for the next height (whose leader

@@ -1,5 +1,8 @@
 """Block sync: a node that is behind fetches ranges of final blocks and verifies each by itself.
 
+A peer whose blocks do not follow our tip may be on the other side of a fork. The first height where
+its chain is not ours is searched by halves; another final block there goes to consensus (rule 15).
+
 A range is asked of one peer at a time. Each block must be the next height, be final under the
 validator set that our own state names, carry valid tx signatures, and execute to the roots in its
 header. A peer whose range fails that is dropped and another is asked; nothing it sent is kept.
@@ -31,6 +34,8 @@ from p2p.link import P2PLink
 RANGE_BLOCKS = 32
 RESPONSE_TIMEOUT_S = 5.0
 RETRY_PAUSE_S = 0.5
+PROBE_PAUSE_S = 0.06
+"""Between the questions of a search: below the rate that a peer answers."""
 SYNC_GAP_HEIGHTS = 4
 """Up to this far behind, consensus catches up by itself (DESIGN rule 16)."""
 FAULT_PAUSE_S = 1.0
@@ -66,7 +71,7 @@ class BlockSync:
         on_bad_peer: Callable[[str, InvalidInputError], None],
         on_failure: Callable[[str], None],
         reserved: frozenset[str] = frozenset(),
-        on_other_parent: Callable[[str, Certificate], None] = lambda peer, certificate: None,
+        on_other_final: Callable[[str, Certificate], None] = lambda peer, certificate: None,
     ) -> None:
         self._chain = chain
         self.txpool = txpool
@@ -75,7 +80,7 @@ class BlockSync:
         self._on_caught_up = on_caught_up
         self._on_bad_peer = on_bad_peer
         self._on_failure = on_failure
-        self._on_other_parent = on_other_parent
+        self._on_other_final = on_other_final
         self._tips: dict[str, int] = {}
         self._pending: tuple[str, asyncio.Future[wire.Range]] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -106,6 +111,12 @@ class BlockSync:
             return
         self._tips[peer] = max(height, self._tips.get(peer, 0))
         if height > self._chain.height + SYNC_GAP_HEIGHTS and not self._chain.upgrade_needed():
+            self.start()
+
+    def on_other_chain(self, peer: str, height: int) -> None:
+        """A peer calls a block of `height` final that does not follow our tip: look into it."""
+        if self._loop.time() >= self._faults.get(peer, (0, 0.0))[1]:
+            self._tips[peer] = max(height, self._tips.get(peer, 0))
             self.start()
 
     def start(self) -> None:
@@ -143,7 +154,7 @@ class BlockSync:
         while not self._chain.upgrade_needed() and (peer := self._pick_peer()) is not None:
             try:
                 height = self._chain.height
-                answer = await self._request(peer)
+                answer = await self._request(peer, height + 1, RANGE_BLOCKS)
                 if peer in self._tips:  # else it left with its answer still under way
                     self._tips[peer] = answer.tip_height
                 await self._apply(peer, answer)
@@ -199,10 +210,10 @@ class BlockSync:
         if len(self._faults) > FAULTY_PEERS_MAX:
             self._faults.popitem(last=False)
 
-    async def _request(self, peer: str) -> wire.Range:
+    async def _request(self, peer: str, height_from: int, count: int) -> wire.Range:
         future: asyncio.Future[wire.Range] = self._loop.create_future()
         self._pending = (peer, future)
-        request = wire.RangeRequest(height_from=self._chain.height + 1, count=RANGE_BLOCKS)
+        request = wire.RangeRequest(height_from=height_from, count=count)
         try:
             if not self._link.send(peer, wire.CHANNEL_SYNC_REQUEST, request.encode()):
                 raise TimeoutError
@@ -225,10 +236,8 @@ class BlockSync:
                 raise InvalidInputError(
                     "range has a gap", expected=str(self._chain.height + 1), got=str(block.height)
                 )
-            if block.header.parent_hash != self._chain.head_hash and block.parent_certificate:
-                # Perhaps the peer is on the other side of a fork: consensus judges what finalizes
-                # its block at the height of our tip.
-                self._on_other_parent(peer, block.parent_certificate)
+            if block.header.parent_hash != self._chain.head_hash:
+                await self._find_fork(peer)
             verify_final_header(
                 block.header,
                 certificate,
@@ -245,6 +254,49 @@ class BlockSync:
                 log.info("behind the network", height=block.height, target=answer.tip_height)
             self._proven.add(peer)
             await asyncio.sleep(0)
+
+    async def _find_fork(self, peer: str) -> None:
+        """Hand over what finalizes a peer's first block that is not ours. At that height the set is
+        still the same on both sides; later ones may differ. If consensus halts, this task is
+        cancelled; else the peer is at fault: always raises, InvalidInputError if not TimeoutError
+        or DurabilityError."""
+        same, other = 0, self._chain.height
+        if other == 0:
+            raise InvalidInputError("block 1 does not follow the genesis")
+        block, certificate = await self._ask_for_block(peer, other)
+        while other - same > 1:
+            middle = (same + other) // 2
+            found = await self._ask_for_block(peer, middle)
+            if found[0].hash == self._chain.header(middle).hash:
+                same = middle
+            else:
+                other, (block, certificate) = middle, found
+        if block.hash == self._chain.header(other).hash:
+            raise InvalidInputError("block does not follow the peer's own chain")
+        verify_final_header(
+            block.header,
+            certificate,
+            self._chain.validators_at(other),
+            self._chain.chain_id,
+            versions=self._chain.protocol_versions,
+        )
+        log.error("a peer has another final block", peer=peer, height=other)
+        self._on_caught_up()  # consensus may be at work on a height that this sync made final
+        self._on_other_final(peer, certificate)
+        await asyncio.sleep(0)  # a halt stops this task here, and the peer is kept
+        raise InvalidInputError("peer follows a fork that was refused", got=str(other))
+
+    async def _ask_for_block(self, peer: str, height: int) -> tuple[Block, Certificate]:
+        await asyncio.sleep(PROBE_PAUSE_S)
+        answer = await self._request(peer, height, 1)
+        if len(answer.items) != 1:
+            raise InvalidInputError("peer does not show its block", expected=str(height))
+        block = Block.decode(answer.items[0][0])
+        if block.height != height:
+            raise InvalidInputError(
+                "peer shows another block", expected=str(height), got=str(block.height)
+            )
+        return block, Certificate.decode(answer.items[0][1])
 
     def _fail_pending(self, why: str) -> None:
         if self._pending is not None and not self._pending[1].done():

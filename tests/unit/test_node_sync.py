@@ -82,7 +82,7 @@ class Client:
             on_caught_up=self._on_caught_up,
             on_bad_peer=lambda peer, error: self.bad.append((peer, str(error))),
             on_failure=self.failures.append,
-            on_other_parent=lambda peer, certificate: self.others.append((peer, certificate)),
+            on_other_final=lambda peer, certificate: self.others.append((peer, certificate)),
         )
 
     def _on_caught_up(self) -> None:
@@ -222,26 +222,64 @@ def test_a_gap_and_an_empty_promise_are_refused() -> None:
     run(test)
 
 
-def test_a_peer_on_another_chain_shows_what_finalizes_its_block_at_our_tip() -> None:
-    """Else a node on the smaller side of a fork would call each peer a liar and never know why."""
-
-    async def test(client: Client) -> None:
-        grow(client.chain, 11)
+def fork_at(client: Client, height: int, heights: int) -> None:
+    """The client has the server's chain below `height`, and `heights` other blocks from there."""
+    grow(client.chain, height - 1)
+    for _ in range(heights):
         block = client.chain.build(
             view=1,
             facts=client.chain.plain_facts(PROPOSER),
-            time_ms=GENESIS_TIME_MS + 999_999,
+            time_ms=client.chain.head_time_ms + 999,
             candidates=(),
         )
         client.chain.commit(block, certify(block))
+
+
+@pytest.mark.parametrize("heights", [1, 2, 3, 11])
+def test_a_peer_across_a_fork_shows_the_first_block_that_is_not_ours(heights: int) -> None:
+    """Else a node on the shorter side would call each peer a liar and never know why. Blocks above
+    the first may have been voted on by sets that only one side knows."""
+
+    async def test(client: Client) -> None:
+        fork_at(client, 12, heights)
         client.peers["other"] = honest
-        client.sync.on_peer_up("other", HEIGHTS)
+        client.sync.on_other_chain("other", client.chain.height + 1)
         await client.until_idle()
-        assert client.chain.height == 12
-        assert client.others == [("other", SERVER.block(13).parent_certificate)]
-        [(_, certificate)] = client.others
-        assert certificate.height == 12
-        assert certificate.block_hash != block.hash
+        assert client.chain.height == 11 + heights
+        assert client.others == [("other", SERVER.certificate(12))]
+        assert client.caught_up > 0, "consensus is at the tip before it hears of the fork"
+
+    run(test)
+
+
+def test_a_peer_that_claims_a_fork_and_shows_none_is_dropped() -> None:
+    def forged(request: wire.RangeRequest) -> wire.Range:
+        good = honest(request)
+        items = tuple(
+            (block, replace(Certificate.decode(certificate), view=9).encode())
+            for block, certificate in good.items
+        )
+        return replace(good, items=items)
+
+    def ours(client: Client) -> Callable[[wire.RangeRequest], wire.Range]:
+        def answer(request: wire.RangeRequest) -> wire.Range:
+            if request.height_from > client.chain.height:
+                return honest(request)
+            block = client.chain.block(request.height_from)
+            items = ((block.encoded, certify(block).encode()),)
+            return wire.Range(tip_height=HEIGHTS, items=items)
+
+        return answer
+
+    async def test(client: Client) -> None:
+        fork_at(client, 12, 3)
+        client.peers.update(forged=forged, ours=ours(client))
+        for peer in client.peers:
+            client.sync.on_other_chain(peer, HEIGHTS)
+        await client.until_idle()
+        assert client.others == []
+        assert sorted(peer for peer, _ in client.bad) == ["forged", "ours"]
+        assert client.chain.height == 14
 
     run(test)
 
