@@ -1,0 +1,247 @@
+"""A validator whose key signs twice, on a real network under load: evidence that bites.
+
+Its twin is a second node with the same key and an empty guard of its own. As soon as the key leads,
+there are two proposals; whoever sees both tells all others, and any leader puts it into a block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from genesis.document import GenesisDocument
+from ledger.accounts import encode_account_id
+from ledger.errors import ZynkError
+from ledger.params import PPM, ChainParams
+from ledger.staking_messages import AmountBody
+from ledger.staking_record import POWER_UNIT
+from ledger.staking_rows import UnbondingEntry
+from ledger.tx import Message
+from node import config as cfg
+from node.devnet import Devnet
+from node.keys import load_key
+from node.wallet import Wallet
+from rpc.client import RpcClient
+from rpc.params import bytes_of_text
+from tests.e2e.network import (
+    FINAL_TIMEOUT_MS,
+    LIMIT_S,
+    Load,
+    height_of,
+    public_key_of,
+    until_height,
+)
+from tests.e2e.twins import (
+    add_twin,
+    ask,
+    block_events,
+    contradictions,
+    inspect_home,
+    operator_of,
+    peer_id,
+    powers_at,
+    stopped_chain,
+)
+
+pytestmark = pytest.mark.e2e
+
+HONEST = (0, 1, 2)
+CULPRIT = 3
+EVERYBODY = (0, 1, 2, 3)
+PARAMS = ChainParams(
+    unbonding_ms=45_000, evidence_window_ms=40_000, inflation_ppm=0, inflation_ppm_min=0
+)
+"""No inflation: what the supply loses is what was burned."""
+BONDED = 1_000_000 * POWER_UNIT
+SHARES = 500 * POWER_UNIT + 7
+"""What the culprit undelegates at a time; a little more each time, so that rounding shows."""
+SLASHED_WITHIN = 10
+GOES_ON_FOR = 20
+
+Validator = dict[str, Any]
+
+
+class Left(NamedTuple):
+    """An unbonding entry: what left the validator, and what of it its account gets."""
+
+    height: int
+    amount: int
+    left: int
+
+    @property
+    def owed(self) -> int:
+        return self.amount - self.left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seen_by", [EVERYBODY, (1,)], ids=["all see it", "one sees it"])
+def test_an_equivocator_is_slashed_within_ten_heights_and_the_others_go_on(
+    seen_by: tuple[int, ...],
+) -> None:
+    async def run() -> None:
+        folder = Path(tempfile.mkdtemp(prefix="zynk-e2e-"))
+        devnet = Devnet.create(folder, chain_id="zynk-equivocator", params=PARAMS)
+        load = Load(devnet, nodes=list(HONEST), rate_tx_s=10)
+        try:
+            twin = add_twin(devnet, CULPRIT, seen_by)
+            await devnet.start(EVERYBODY)
+            await until_height(devnet, 1, EVERYBODY)
+            await load.start()
+            # What an empty twin says of heights long final harms nobody; those are not looked up.
+            since = await height_of(devnet, 0)
+            devnet.launch(twin)
+            leaving = asyncio.create_task(undelegate_on_and_on(devnet))
+            found = [await until_tombstoned(devnet, index) for index in HONEST]
+            left = await leaving
+            slash = check_slash(found)
+            slashed_at = int(slash["slashed_height"])
+            entries = await check_unbonding(devnet, slash)
+            assert len(entries) == left
+            await until_height(devnet, slashed_at + GOES_ON_FOR, HONEST)
+            await check_set(devnet, slashed_at)
+            for index in HONEST:
+                others = [await validator(devnet, index, other) for other in HONEST]
+                assert [(v["status"], v["slash"]) for v in others] == [("active", None)] * 3
+            await until_released(devnet, entries)
+            await load.stop()
+            await devnet.stop()
+            assert load.failures == []
+            assert len(load.final) > GOES_ON_FOR
+            check_who_met_the_twin(devnet, twin, seen_by)
+            made = contradictions(devnet, CULPRIT, twin)
+            assert slash["offence_height"] in made
+            first = min(slash["offence_height"], *(h for h in made if h >= since))
+            print(f"twin since {since}, contradictions at {made[:10]}, {slash}")
+            assert first < slashed_at <= first + SLASHED_WITHIN
+            for index in HONEST:
+                check_store(devnet, index, slashed_at, entries)
+        finally:
+            await load.stop()
+            await devnet.stop()
+            devnet.remove()
+
+    asyncio.run(run())
+
+
+async def undelegate_on_and_on(devnet: Devnet) -> int:
+    """The culprit takes stake away in block after block, before, at and after its offence, until it
+    is out; how many times."""
+    key = load_key(devnet.nodes[CULPRIT].home / cfg.OPERATOR_KEY_FILE)
+    count = 0
+    async with RpcClient(devnet.nodes[0].url) as client:
+        wallet = Wallet(client, key)
+        while (await validator(devnet, 0, CULPRIT))["status"] != "tombstoned":
+            body = AmountBody(operator=key.public_key, amount=SHARES + count).encode()
+            await wallet.submit([Message("stake/undelegate", body)], timeout_ms=FINAL_TIMEOUT_MS)
+            count += 1
+    return count
+
+
+async def validator(devnet: Devnet, index: int, whose: int) -> Validator:
+    return await ask(devnet, index, "stake_validator", operator=operator_of(devnet, whose))
+
+
+async def until_tombstoned(devnet: Devnet, index: int) -> Validator:
+    """The culprit as node `index` has it, once it is out for ever."""
+    deadline = time.monotonic() + LIMIT_S
+    while (found := await validator(devnet, index, CULPRIT))["status"] != "tombstoned":
+        if time.monotonic() > deadline:
+            raise ZynkError(f"node {index} does not punish", got=str(found["status"]))
+        await asyncio.sleep(0.1)
+    return found
+
+
+def check_slash(found: list[Validator]) -> dict[str, int]:
+    """Every honest node has the same slash."""
+    slash: dict[str, int] = found[0]["slash"]
+    assert all(v["slash"] == slash for v in found)
+    assert slash["ppm"] == PARAMS.slash_double_sign_ppm
+    return slash
+
+
+async def check_unbonding(devnet: Devnet, slash: dict[str, int]) -> list[Left]:
+    """Bond and unbonding stake are smaller by exactly what they owe: stake that voted when the
+    offence was made and left before the slash pays; what had left before does not."""
+    account = operator_of(devnet, CULPRIT)
+    answer = await ask(devnet, 0, "stake_unbonding", account=account)
+    entries: list[Left] = []
+    for item in answer["entries"]:
+        entry = UnbondingEntry.decode(bytes_of_text(item["row"]["value"]))
+        pays = slash["offence_height"] - 1 <= entry.height < slash["slashed_height"]
+        entries.append(Left(entry.height, entry.amount, int(item["amount"])))
+        assert int(item["amount"]) == (after_slash(entry.amount) if pays else entry.amount)
+    paying = [e for e in entries if e.owed]
+    assert paying, "something was unbonding, and liable"
+    assert len(paying) < len(entries), "something had left before the offence"
+    at = slash["slashed_height"]
+    bonded = after_slash(BONDED - sum(e.amount for e in entries if e.height < at))
+    bonded -= sum(e.amount for e in entries if e.height >= at)
+    for index in HONEST:
+        assert (await validator(devnet, index, CULPRIT))["tokens"] == str(bonded)
+    return entries
+
+
+def after_slash(amount: int) -> int:
+    return amount - amount * PARAMS.slash_double_sign_ppm // PPM
+
+
+async def check_set(devnet: Devnet, slashed_at: int) -> None:
+    """Changes made in H count from H+2."""
+    key = public_key_of(devnet, CULPRIT).hex()
+    for index in HONEST:
+        assert key in await powers_at(devnet, index, slashed_at + 1)
+        assert key not in await powers_at(devnet, index, slashed_at + 2)
+        assert len(await powers_at(devnet, index)) == len(HONEST)
+
+
+async def until_released(devnet: Devnet, entries: list[Left]) -> None:
+    """What the culprit undelegated comes out, less what it owes."""
+    account = operator_of(devnet, CULPRIT)
+    before = int((await ask(devnet, 0, "chain_account", account=account))["balance"])
+    deadline = time.monotonic() + LIMIT_S
+    while (await ask(devnet, 0, "stake_unbonding", account=account))["entries"]:
+        assert time.monotonic() < deadline, "the unbonding stake is not released"
+        await asyncio.sleep(0.2)
+    after = int((await ask(devnet, 0, "chain_account", account=account))["balance"])
+    assert after - before == sum(entry.left for entry in entries)
+
+
+def check_who_met_the_twin(devnet: Devnet, twin: int, seen_by: tuple[int, ...]) -> None:
+    """The twin talked to those alone."""
+    up = f"peer={peer_id(devnet, twin)}"
+    met = [i for i in EVERYBODY if up in (devnet.nodes[i].home / "node.log").read_text()]
+    assert met == list(seen_by)
+
+
+def check_store(devnet: Devnet, index: int, slashed_at: int, entries: list[Left]) -> None:
+    """The block says it, it was punished once, and nothing but what was burned has left."""
+    with stopped_chain(devnet, index) as chain:
+        events = [
+            (height, event.type, dict(event.attributes))
+            for height in range(1, chain.height + 1)
+            for event in block_events(chain, height)
+        ]
+        with_evidence = [h for h in range(1, chain.height + 1) if chain.block(h).evidence]
+    assert with_evidence == [slashed_at], "one block carries evidence, and one is enough"
+    culprit = encode_account_id(bytes.fromhex(operator_of(devnet, CULPRIT)))
+    bonded = BONDED - sum(e.amount for e in entries if e.height < slashed_at)
+    burned = bonded - after_slash(bonded)
+    slashed = {"operator": culprit, "amount": str(burned), "reason": "double-sign"}
+    jailed = {"operator": culprit, "until": "for ever"}
+    assert [e for e in events if e[1] in ("stake.slashed", "stake.jailed")] == [
+        (slashed_at, "stake.slashed", slashed),
+        (slashed_at, "stake.jailed", jailed),
+    ]
+    released = [said for _, kind, said in events if kind == "stake.released"]
+    assert [(int(r["amount"]), int(r["burned"])) for r in released] == [
+        (entry.left, entry.owed) for entry in entries
+    ]
+    document = GenesisDocument.parse((devnet.nodes[index].home / cfg.GENESIS_FILE).read_bytes())
+    supply = sum(account.balance for account in document.accounts)
+    burned_later = sum(entry.owed for entry in entries)
+    assert int(inspect_home(devnet, index)["supply"]) == supply - burned - burned_later
