@@ -3,7 +3,7 @@
 `issue_receipts` runs after each final height: it makes the part that a committed batch's receipts
 share, under the header of the view it is given, and hands it to the pipeline, which syncs it.
 `build_receipt` puts the receipt of one leaf together: the stored one, the same for ever, or with
-`is_fresh` another under the view's header, which leaves the first untouched.
+`fresh_from` another under the view's header, which leaves the first untouched.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def build_receipt(
     leaf_hash: bytes,
     *,
     submitter: bytes = b"",
-    is_fresh: bool = False,
+    fresh_from: LogTree | None = None,
 ) -> bytes:
-    """The receipt of the leaf with this hash, wire bytes.
+    """The receipt of the leaf with this hash, wire bytes: as it was issued, or with the log tree
+    `fresh_from` another one under the view's header.
 
     Raises InvalidInputError if the node never accepted the leaf, if it was rejected (with the
     reason), or, with `retry`, while it has no receipt yet.
@@ -80,8 +81,8 @@ def build_receipt(
             "the leaf has no receipt yet", expected="receipted", got=state, retry=True
         )
     batch = read_batch(store, place.batch)
-    if is_fresh:
-        shared = build_shared(view, LogTree(store), batch, submitter)
+    if fresh_from is not None:
+        shared = build_shared(view, fresh_from, batch, submitter)
     else:
         shared = read_shared(store, place.batch)
     return _assemble(store, batch, place, shared)

@@ -145,7 +145,7 @@ def verify_proof(
     form = _read_members(proof, _PROOF_MEMBERS, "proof")
     if form["type"] != PROOF_TYPE:
         raise InvalidInputError("proof has another type", expected=PROOF_TYPE)
-    finality = _read_finality(form)
+    finality = decode_proof_finality(form)
     header = verify_finality(finality, trusted, chain_id)
     steps = [
         f"{len(finality.handoffs)} handoffs lead from the trusted validator set to the signers",
@@ -173,7 +173,9 @@ _PROOF_MEMBERS = frozenset(("type", "record", "stateProof", "header", "certifica
 _HANDOFF_MEMBERS = frozenset(("header", "certificate", "nextValidators"))
 
 
-def _read_finality(form: dict[str, Any]) -> FinalityProof:
+def decode_proof_finality(proof: object) -> FinalityProof:
+    """The finality proof in a proof object, not yet verified. Raises InvalidInputError."""
+    form = _read_members(proof, _PROOF_MEMBERS, "proof")
     handoffs = form["handoffs"]
     if type(handoffs) is not list or len(handoffs) > HANDOFFS_MAX:
         raise InvalidInputError("handoffs are malformed", expected=f"at most {HANDOFFS_MAX}")

@@ -162,7 +162,7 @@ class Anchoring:
             self.store,
             leaf_hash,
             submitter=self.account,
-            is_fresh=trusted_height is not None,
+            fresh_from=None if trusted_height is None else self._log,
         )
         return {
             "leaf": leaf_hash.hex(),

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from audit.receipt import Receipt
 from audit.verify import verify_membership
 from did import resolver
-from did.verify import verify_proof, verify_resolution
+from did.verify import decode_proof_finality, verify_proof, verify_resolution
 from ledger import codec
 from ledger.accounts import Account, account_key
 from ledger.errors import InvalidInputError, ZynkError
@@ -301,15 +301,15 @@ class LightApi:
             answer = dict(
                 await source.call("did_resolve", did=did, trusted_height=follower.trust.height)
             )
-            verdict = verify_resolution(
+            self._judge_did(_shown_proof(answer), is_newest=True)
+            verify_resolution(
                 answer,
                 did=did,
                 trusted=follower.trust.validators,
                 chain_id=follower.trust.chain_id,
-                max_age_ms=follower.max_age_ms,
-                now_ms=follower.now_ms(),
+                max_age_ms=None,
+                now_ms=None,
             )
-            self._check_height(verdict.height)
             return answer
 
         return await self._ask(work)
@@ -322,15 +322,15 @@ class LightApi:
             answer = await source.call(
                 "did_proof", did=did, height=height, trusted_height=follower.trust.height
             )
+            self._judge_did(answer.get("proof"), is_newest=height is None)
             header, record, _ = verify_proof(
                 answer.get("proof"),
                 did=did,
                 trusted=follower.trust.validators,
                 chain_id=follower.trust.chain_id,
-                max_age_ms=follower.max_age_ms if height is None else None,
-                now_ms=follower.now_ms(),
+                max_age_ms=None,
+                now_ms=None,
             )
-            self._check_height(header.height)
             if height not in (None, header.height):
                 raise InvalidInputError("the answer is about another height")
             return {
@@ -341,14 +341,17 @@ class LightApi:
 
         return await self._ask(work)
 
-    def _check_height(self, height: int) -> None:
-        """A header that the trusted set signed may still lie before the verified head."""
-        if height < self._follower.trust.height:
-            raise InvalidInputError(
-                "the answer is older than the verified head",
-                expected=f">= {self._follower.trust.height}",
-                got=str(height),
+    def _judge_did(self, proof: object, *, is_newest: bool) -> None:
+        """Raise _NotVerified unless the finality in a DID's proof object may be relied on."""
+        follower = self._follower
+        self._accept(
+            judge_decoded(
+                decode_proof_finality(proof),
+                follower.trust,
+                now_ms=follower.now_ms(),
+                max_age_ms=follower.max_age_ms if is_newest else None,
             )
+        )
 
     # --- the audit log ---
 
@@ -439,6 +442,15 @@ class LightApi:
 
     async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
         _refuse("stake_unbonding")
+
+
+def _shown_proof(answer: Mapping[str, Any]) -> object:
+    """The proof object of a resolution, which is with the metadata of what was found."""
+    for name in ("didDocumentMetadata", "didResolutionMetadata"):
+        holder = answer.get(name)
+        if isinstance(holder, dict) and "proof" in holder:
+            return holder["proof"]
+    raise InvalidInputError("the answer has no proof")
 
 
 def _refuse(method: str) -> NoReturn:

@@ -2,8 +2,7 @@
 
 The first trust comes from a genesis file, or from a trust point, which names a header by its hash:
 
-    {"type": "zynk-trust-point/1", "chain_id": text, "height": integer,
-     "header_hash": 64 hex digits}
+    {"type": "zynk-trust-point/1", "chain_id": text, "height": integer, "header_hash": hex of 32 B}
 
 The kept file is replaced whole and synced after each verified head, so that a restart goes on from
 there: ["zynk-light/1", chain_id, root, height, time_ms, header_hash, validator_set bin], where
@@ -35,7 +34,7 @@ _TRUST_POINT_MEMBERS = {"type", "chain_id", "height", "header_hash"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustRoot:
-    """The first trust. `point` is None for a trust point file: its header is to be fetched."""
+    """The first trust. `point` is None for a trust point file: its header has to be fetched."""
 
     chain_id: str
     root: bytes

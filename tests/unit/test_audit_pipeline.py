@@ -436,15 +436,9 @@ def test_stored_receipt_never_changes_while_a_fresh_one_names_a_later_header() -
     leaf_hash = compute_leaf_hash(leaves_of(node.stream, 0, 1)[0])
     assert node.receipt(0) == first
 
-    class Both:
-        """The node's one store: pipeline rows and log rows."""
-
-        def get(self, key: bytes) -> bytes | None:
-            return node.store.get(key) or node.chain.store.get(key)
-
-        iterate = node.store.iterate
-
-    fresh = build_receipt(node.chain.view, Both(), leaf_hash, submitter=KEY, is_fresh=True)
+    fresh = build_receipt(
+        node.chain.view, node.store, leaf_hash, submitter=KEY, fresh_from=node.chain.tree
+    )
     assert fresh != first
     verdict = verify_receipt(
         fresh, multihash=multihash_of(0), trusted=node.chain.validators, chain_id=CHAIN_ID
