@@ -1,7 +1,24 @@
-// Judges the bundles that come as JSON lines on stdin; one verdict (and height) a line on stdout.
+// Judges what comes as JSON lines on stdin (a signature, bundle, DID answer or receipt); one verdict,
+// for bundles with the height, a line on stdout.
 import { createInterface } from "node:readline";
-import { judge, decodeValidatorSet } from "../../verifier/js/chain.mjs";
+import { decodeValidatorSet, judge } from "../../verifier/js/chain.mjs";
 import { fromHex, isValidSignature } from "../../verifier/js/codec.mjs";
+import { judgeResolution } from "../../verifier/js/did.mjs";
+import { judgeReceipt } from "../../verifier/js/receipt.mjs";
+
+const judges = {
+  async bundle(b, trust, nowMs, maxAgeMs) {
+    const { verdict, header } = await judge(fromHex(b.proof), trust, nowMs, maxAgeMs);
+    return `${verdict} ${header?.height ?? "-"}`;
+  },
+  async did(b, trust, nowMs, maxAgeMs) {
+    return (await judgeResolution(b.answer, b.did, trust, nowMs, maxAgeMs)).verdict;
+  },
+  async receipt(b, trust, nowMs, maxAgeMs) {
+    const salt = b.salt === undefined ? null : fromHex(b.salt);
+    return (await judgeReceipt(fromHex(b.receipt), fromHex(b.multihash), trust, nowMs, { salt, maxAgeMs })).verdict;
+  },
+};
 
 for await (const line of createInterface({ input: process.stdin })) {
   const b = JSON.parse(line);
@@ -18,7 +35,6 @@ for await (const line of createInterface({ input: process.stdin })) {
     headerHash: fromHex(b.headerHash),
     clockDriftMaxMs: BigInt(b.clockDriftMaxMs),
   };
-  const { verdict, header } = await judge(
-    fromHex(b.proof), trust, BigInt(b.nowMs), b.maxAgeMs === null ? null : BigInt(b.maxAgeMs));
-  console.log(`${verdict} ${header?.height ?? "-"}`);
+  const maxAgeMs = b.maxAgeMs === null ? null : BigInt(b.maxAgeMs);
+  console.log(await judges[b.kind ?? "bundle"](b, trust, BigInt(b.nowMs), maxAgeMs));
 }

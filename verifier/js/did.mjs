@@ -1,0 +1,181 @@
+// DID answers: is this document what the chain's state holds for this DID? (did/verify.py)
+
+import {
+  Invalid, check, concat, decode, encode, equal, fromBase64url, hashTagged, readArray, readBytes, readInt,
+  utf8,
+} from "./codec.mjs";
+import { Verdict, joinFinality, judgeDecoded, verifyStateProof } from "./chain.mjs";
+
+const PREFIX = "did:zynk:";
+const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+const CONTEXT = ["https://www.w3.org/ns/did/v1.1"];
+const RELATIONSHIPS = ["authentication", "assertionMethod", "keyAgreement", "capabilityInvocation", "capabilityDelegation"];
+const MEMBERS = ["type", "record", "stateProof", "header", "certificate", "handoffs"];
+
+export function encodeBase58(bytes) {
+  let number = bytes.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+  let text = "";
+  for (; number > 0n; number /= 58n) text = ALPHABET[Number(number % 58n)] + text;
+  for (const byte of bytes) {
+    if (byte) break;
+    text = "1" + text;
+  }
+  return text;
+}
+
+/** The multibase text of a sha2-256 multihash. */
+const hashText = (digest) => "z" + encodeBase58(concat([0x12, 0x20], digest));
+
+/** The 32-byte identifier of a did:zynk DID. */
+export function decodeDid(did) {
+  check(typeof did === "string" && did.startsWith(PREFIX + "z") && did.length <= 64, "not a did:zynk DID");
+  let number = 0n;
+  for (const character of did.slice(PREFIX.length + 1)) {
+    check(ALPHABET.includes(character), "not base58");
+    number = number * 58n + BigInt(ALPHABET.indexOf(character));
+  }
+  const raw = Uint8Array.from({ length: 34 }, (_, i) => Number((number >> BigInt(8 * (33 - i))) & 0xffn));
+  check(PREFIX + hashText(raw.slice(2)) === did, "not a did:zynk DID");
+  return raw.slice(2);
+}
+
+/** JCS (RFC 8785) of objects, arrays, text, safe integers, booleans and null. */
+export function canonicalJson(value) {
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
+  if (value !== null && typeof value === "object") {
+    const names = Object.keys(value).sort(); // by UTF-16 code units, as JCS has it
+    return `{${names.map((name) => `${JSON.stringify(name)}:${canonicalJson(value[name])}`).join(",")}}`;
+  }
+  const isPlain = value === null || ["string", "boolean"].includes(typeof value) || Number.isSafeInteger(value);
+  check(isPlain, "value has no canonical form");
+  check(typeof value !== "string" || !/[\ud800-\udfff]/u.test(value), "text has a lone surrogate");
+  return JSON.stringify(value);
+}
+
+function readRecord(bytes) {
+  const v = readArray(decode(bytes, 512), 14, "DID record");
+  for (const i of [1, 3, 4, 5, 6, 12]) readBytes(v[i], "DID record hash", 32);
+  for (const i of [0, 2, 7, 8, 9, 10, 11, 13]) readInt(v[i], "DID record number");
+  check(v[0] === 1n && v[7] <= 1n, "DID record has another version or status");
+  return {
+    did: v[1], seq: v[2], head: v[3], docHash: v[5], isActive: v[7] === 0n,
+    createdMs: v[9], updatedMs: v[11], disputeUntilMs: v[13],
+  };
+}
+
+/** {verdict, reason, header, record} of a proof object; `record` is null where there is none. */
+export async function judgeProof(proof, did, trust, nowMs, maxAgeMs = null) {
+  return guarded(async () => {
+    const identifier = decodeDid(did);
+    hasMembers(proof, MEMBERS);
+    check(proof.type === "ZynkStateProof1", "proof has another type");
+    check(Array.isArray(proof.handoffs) && proof.handoffs.length <= 1024, "handoffs are malformed");
+    const handoffs = proof.handoffs.map((step) => {
+      hasMembers(step, ["header", "certificate", "nextValidators"]);
+      return [step.header, step.certificate, step.nextValidators].map((text) => fromBase64url(text, 32 * 1024));
+    });
+    const finality = await joinFinality(
+      fromBase64url(proof.header, 1024), fromBase64url(proof.certificate, 32 * 1024), handoffs);
+    const judged = await judgeDecoded(finality, trust, nowMs, maxAgeMs);
+    if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(judged.verdict)) return judged;
+    const row = proof.record === null ? null : fromBase64url(proof.record, 512);
+    const key = concat(utf8("did\0"), identifier);
+    await verifyStateProof(judged.header.stateRoot, key, row, fromBase64url(proof.stateProof, 16 * 1024));
+    const record = row === null ? null : readRecord(row);
+    check(record === null || equal(record.did, identifier), "record is of another DID");
+    return { ...judged, record };
+  });
+}
+
+/** The same of a whole resolution result: everything in it must follow from its proof. */
+export async function judgeResolution(answer, did, trust, nowMs, maxAgeMs = null) {
+  return guarded(async () => {
+    hasMembers(answer, ["didDocument", "didResolutionMetadata", "didDocumentMetadata"]);
+    const { didDocument, didResolutionMetadata, didDocumentMetadata } = answer;
+    for (const part of [didResolutionMetadata, didDocumentMetadata]) {
+      check(part !== null && typeof part === "object" && !Array.isArray(part), "metadata is not an object");
+    }
+    const isFound = !("error" in didResolutionMetadata);
+    const { proof, ...rest } = isFound ? didDocumentMetadata : didResolutionMetadata;
+    const judged = await judgeProof(proof, did, trust, nowMs, maxAgeMs);
+    if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(judged.verdict)) return judged;
+    const { record } = judged;
+    const document = record?.isActive ? didDocument : null;
+    if (record?.isActive) {
+      const hash = await hashTagged("did-document", utf8(canonicalJson(toStored(did, document))));
+      check(equal(hash, record.docHash), "document is not the one that the record names");
+    }
+    const expected = record === null ? notFound(did) : {
+      didDocument: document,
+      didResolutionMetadata: { contentType: "application/did" },
+      didDocumentMetadata: metadataOf(record),
+    };
+    const shown = {
+      didDocument,
+      didResolutionMetadata: isFound ? didResolutionMetadata : rest,
+      didDocumentMetadata: isFound ? rest : didDocumentMetadata,
+    };
+    check(canonicalJson(shown) === canonicalJson(expected), "answer says something that its proof does not show");
+    return judged;
+  });
+}
+
+async function guarded(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof Invalid)) throw error;
+    return { verdict: Verdict.WRONG, reason: error.message, header: null, record: null };
+  }
+}
+
+function hasMembers(value, names) {
+  const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
+  check(isObject && Object.keys(value).length === names.length && names.every((name) => Object.hasOwn(value, name)),
+    `expected exactly ${names.join(", ")}`);
+}
+
+/** The stored form behind a resolved document: relative ids, without what the method adds. */
+function toStored(did, document) {
+  check(document !== null && typeof document === "object" && !Array.isArray(document), "document is not an object");
+  const { "@context": context, id, ...stored } = document;
+  check(canonicalJson(context ?? null) === canonicalJson(CONTEXT) && id === did, "document is not of this DID");
+  const list = (name) => (Array.isArray(stored[name]) ? stored[name] : check(false, `${name} is not a list`));
+  const relative = (text) => {
+    check(typeof text === "string" && text.startsWith(did + "#"), "id is not of this DID");
+    return text.slice(did.length);
+  };
+  for (const name of RELATIONSHIPS) if (name in stored) stored[name] = list(name).map(relative);
+  for (const name of ["verificationMethod", "service"]) {
+    if (!(name in stored)) continue;
+    stored[name] = list(name).map((item) => {
+      check(item !== null && typeof item === "object" && !Array.isArray(item), `${name} is malformed`);
+      const { controller, ...kept } = item;
+      if (name === "service") return { ...item, id: relative(item.id) };
+      check(controller === did, "controller is another DID");
+      return { ...kept, id: relative(item.id) };
+    });
+  }
+  return stored;
+}
+
+function metadataOf(record) {
+  const did = PREFIX + hashText(record.did);
+  const found = { created: timeText(record.createdMs), versionId: `${record.seq}-${hashText(record.head)}`, canonicalId: did };
+  if (record.seq > 0n) found.updated = timeText(record.updatedMs);
+  if (!record.isActive) found.deactivated = true;
+  if (record.disputeUntilMs) found.disputeUntil = timeText(record.disputeUntilMs);
+  return found;
+}
+
+function timeText(ms) {
+  check(ms <= 253402300799999n, "time is past the year 9999");
+  return new Date(Number(ms)).toISOString().slice(0, 19) + "Z";
+}
+
+function notFound(did) {
+  const error = {
+    type: "https://www.w3.org/ns/did#NOT_FOUND", title: "Not found", detail: `no operation has created ${did}`,
+  };
+  return { didDocument: null, didResolutionMetadata: { error }, didDocumentMetadata: {} };
+}

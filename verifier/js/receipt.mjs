@@ -1,0 +1,104 @@
+// Audit receipts: is this content in the log that these validators made final? (audit/verify.py)
+
+import {
+  Invalid, check, compare, concat, decode, equal, readArray, readBytes, readInt, readList, sha256, toHex,
+} from "./codec.mjs";
+import { FINALITY_PROOF_BYTES_MAX, Verdict, judgeDecoded, readFinalityProof } from "./chain.mjs";
+
+const DIGEST_BYTES = { "1220": 32, "1340": 64, "1620": 32 }; // sha2-256, sha2-512, sha3-256
+
+/** {verdict, reason, header, anchor} of a receipt's wire bytes for a content's multihash. `salt`
+ *  (32 B) opens a salted leaf; `stream` (32 B), if given, must be the leaf's. */
+export async function judgeReceipt(data, multihash, trust, nowMs, { salt = null, stream = null, maxAgeMs = null } = {}) {
+  try {
+    const [tag, leafBytes, batch, anchorBytes, log, finality] =
+      readArray(decode(data, FINALITY_PROOF_BYTES_MAX + 16 * 1024), 6, "receipt");
+    check(tag === "audit-receipt/1", "receipt has another tag");
+    const leaf = readLeaf(readBytes(leafBytes, "receipt leaf", 0, 160));
+    const anchor = readAnchor(readBytes(anchorBytes, "anchor record", 0, 256));
+    const [batchIndex, batchPath] = readPath(batch, "batch path");
+    const [logIndex, logPath] = readPath(log, "log path");
+    const proof = await readFinalityProof(finality);
+
+    await checkContent(leaf, multihash, salt);
+    check(equal(leaf.stream, anchor.stream), "leaf and anchor belong to different streams");
+    check(stream === null || equal(leaf.stream, stream), "the receipt is for another stream");
+    const { header } = proof;
+    await verifyInclusion(anchor.batchRoot, anchor.count, batchIndex, await sha256([0], leafBytes), batchPath);
+    await verifyInclusion(header.auditRoot, header.auditSize, logIndex, await sha256([0], anchorBytes), logPath);
+    check(anchor.height <= header.height && anchor.timeMs <= header.timeMs,
+      "the anchor claims to be younger than the header that holds it");
+    return { ...(await judgeDecoded(proof, trust, nowMs, maxAgeMs)), anchor };
+  } catch (error) {
+    if (!(error instanceof Invalid)) throw error;
+    return { verdict: Verdict.WRONG, reason: error.message, header: null, anchor: null };
+  }
+}
+
+function checkMultihash(multihash) {
+  const length = DIGEST_BYTES[toHex(multihash.subarray(0, 2))];
+  check(length !== undefined && multihash.length === length + 2, "hash function is not allowed");
+}
+
+function readLeaf(data) {
+  const v = decode(data, 160);
+  check(Array.isArray(v) && (v.length === 3 || v.length === 4) && v[0] === "audit-leaf/1", "leaf is malformed");
+  const stream = readBytes(v[1], "leaf stream", 32);
+  if (v.length === 4) {
+    readBytes(v[2], "multihash of a salted leaf", 0);
+    return { stream, multihash: null, commitment: readBytes(v[3], "leaf commitment", 32) };
+  }
+  checkMultihash(readBytes(v[2], "leaf multihash", 0, 66));
+  return { stream, multihash: v[2], commitment: null };
+}
+
+function readAnchor(data) {
+  const v = readArray(decode(data, 256), 8, "anchor record");
+  check(v[0] === "audit-anchor/1", "anchor has another tag");
+  check(readInt(v[4], "anchor count", 1024n) > 0n, "anchor has no leaves");
+  return {
+    stream: readBytes(v[1], "anchor stream", 32), submitter: readBytes(v[2], "anchor submitter", 32),
+    seq: readInt(v[3], "anchor seq"), count: v[4], batchRoot: readBytes(v[5], "batch root", 32),
+    height: readInt(v[6], "anchor height"), timeMs: readInt(v[7], "anchor time"),
+  };
+}
+
+function readPath(value, what) {
+  const [index, path] = readArray(value, 2, what);
+  return [readInt(index, what), readList(path, 64, what).map((hash) => readBytes(hash, what, 32))];
+}
+
+async function checkContent(leaf, multihash, salt) {
+  checkMultihash(multihash);
+  if (leaf.commitment === null) {
+    check(compare(leaf.multihash, multihash) === 0, "the receipt is for another content");
+    return;
+  }
+  check(salt?.length === 32, "the leaf is salted; its salt is needed to compare the content");
+  const opened = await sha256(concat(salt, multihash.subarray(2)));
+  check(equal(opened, leaf.commitment), "content and salt do not open the leaf's commitment");
+}
+
+/** RFC 9162 section 2.1.3.2; index and size are BigInt. */
+export async function verifyInclusion(root, size, leafIndex, leafHash, path) {
+  check(leafIndex < size, "leaf index is outside the tree");
+  let index = leafIndex;
+  let last = size - 1n;
+  let current = leafHash;
+  for (const sibling of path) {
+    check(last > 0n, "inclusion proof is too long");
+    if (index & 1n || index === last) {
+      current = await sha256([1], sibling, current);
+      while (!(index & 1n) && index > 0n) {
+        index >>= 1n;
+        last >>= 1n;
+      }
+    } else {
+      current = await sha256([1], current, sibling);
+    }
+    index >>= 1n;
+    last >>= 1n;
+  }
+  check(last === 0n, "inclusion proof is too short");
+  check(equal(current, root), "inclusion proof leads to another root");
+}
