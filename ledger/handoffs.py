@@ -22,12 +22,14 @@ from typing import Protocol
 from ledger.block import Header
 from ledger.certificate import Certificate
 from ledger.errors import InvalidInputError
-from ledger.finality import Handoff, compute_overlap
+from ledger.finality import FINALITY_PROOF_BYTES_MAX, Handoff, compute_overlap
 from ledger.validator_set import ValidatorSet
 
 SEARCH_STAGES_MAX = 64
 SEARCHES_MAX = 16
 KEPT_MAX = 64
+HANDOFFS_BYTES_MAX = FINALITY_PROOF_BYTES_MAX - 64 * 1024
+"""Leaves room for the proven header and its certificate."""
 
 CanSkip = Callable[[int, int], bool]
 """(from stage, to stage) -> may a verifier that trusts the one skip to the other?"""
@@ -52,8 +54,9 @@ class FinalHeaders(Protocol):
 class Handoffs:
     """Finds steps, and keeps those it found: they stay the same until the set changes again."""
 
-    def __init__(self, chain: FinalHeaders) -> None:
+    def __init__(self, chain: FinalHeaders, bytes_max: int = HANDOFFS_BYTES_MAX) -> None:
         self._chain = chain
+        self._bytes_max = bytes_max
         self._kept: dict[tuple[int, int], tuple[Handoff, ...]] = {}
 
     def find(self, trusted_height: int, height: int) -> tuple[Handoff, ...]:
@@ -69,7 +72,10 @@ class Handoffs:
         if key not in self._kept:
             if len(self._kept) >= KEPT_MAX:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = tuple(_Finder(self._chain).find(trusted_height, changed + 1))
+            found = tuple(_Finder(self._chain).find(trusted_height, changed + 1))
+            if sum(map(_count_bytes, found)) > self._bytes_max:
+                raise _too_many_changes()
+            self._kept[key] = found
         return self._kept[key]
 
     def find_to_voters(self, height: int) -> tuple[Handoff, ...]:
@@ -106,10 +112,7 @@ class _Finder:
         """`changes` are the last heights of all stages but the last."""
         self._searches += 1
         if self._searches > SEARCHES_MAX:
-            raise InvalidInputError(
-                "the validators changed too often since the trusted height",
-                expected="a later trusted height",
-            )
+            raise _too_many_changes()
         sets = [self._set_at(changes[0]), *(self._set_at(height + 1) for height in changes)]
         skips: dict[int, Handoff] = {}
 
@@ -180,4 +183,23 @@ def _carries(skip: Handoff, trusted: ValidatorSet) -> bool:
     signers = skip.next_validators
     return signers.hash != trusted.hash and trusted.has_third(
         compute_overlap(skip.certificate, signers, trusted)
+    )
+
+
+def _count_bytes(handoff: Handoff) -> int:
+    certificate = handoff.certificate
+    signatures = sum(map(len, certificate.signatures)) + 2 * len(certificate.signatures)
+    frame_bytes_max = 256
+    return (
+        len(handoff.header.encoded)
+        + len(handoff.next_validators.encoded)
+        + signatures
+        + frame_bytes_max
+    )
+
+
+def _too_many_changes() -> InvalidInputError:
+    return InvalidInputError(
+        "the validators changed too often since the trusted height",
+        expected="a later trusted height",
     )

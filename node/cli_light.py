@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ledger.errors import UsageError
+from ledger.light import Verdict
 from node.cli_output import json_option, run_async
 from node.config import LogSettings
 from node.light_api import LightApi
@@ -95,10 +96,13 @@ async def _run(
     server = None
     try:
         await follower.start()
-        judgement = await follower.advance()
+        for _ in sources:  # until one of them leads to the head
+            judgement = await follower.advance()
+            if judgement.verdict is Verdict.VALID:
+                break
         _say(follower, as_json)
         if once:
-            return 0 if judgement.verdict == "valid" else 1
+            return 0 if judgement.verdict is Verdict.VALID else 1
         if config is not None:
             server = RpcServer(LightApi(follower), config)
             port = await server.start()

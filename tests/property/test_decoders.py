@@ -41,6 +41,7 @@ from ledger.governance_rows import (
     ValidatorVotes,
     Vote,
 )
+from ledger.light import LIGHT_BLOCK_BYTES_MAX, LightBlock
 from ledger.params import PARAMS_BYTES_MAX, ChainParams
 from ledger.staking_messages import (
     BODY_BYTES_MAX,
@@ -107,6 +108,12 @@ def _decoders() -> dict[str, Decoder]:
         header=block.header, certificate=certificate, next_validators=GENESIS.validators
     )
     proof = FinalityProof(header=block.header, certificate=certificate, handoffs=(handoff,))
+    light_block = LightBlock(
+        header=block.header,
+        certificate=certificate,
+        validators=GENESIS.validators,
+        next_validators=GENESIS.validators,
+    )
     null = certify(block, kind=VoteKind.NOTARIZE)
     result = chain.results(1)[0]
     return {
@@ -126,6 +133,9 @@ def _decoders() -> dict[str, Decoder]:
         ),
         "finality proof": Decoder(
             FinalityProof.decode, lambda p: p.encode(), FINALITY_PROOF_BYTES_MAX, proof.encode()
+        ),
+        "light block": Decoder(
+            LightBlock.decode, lambda b: b.encode(), LIGHT_BLOCK_BYTES_MAX, light_block.encode()
         ),
         "params": Decoder(
             ChainParams.decode, lambda p: p.encode(), PARAMS_BYTES_MAX, GENESIS.params.encode()

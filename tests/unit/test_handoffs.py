@@ -16,7 +16,7 @@ from ledger.finality import (
     verify_finality,
     verify_handoff,
 )
-from ledger.handoffs import SEARCH_STAGES_MAX, plan_steps
+from ledger.handoffs import SEARCH_STAGES_MAX, Handoffs, plan_steps
 from tests.vectors.light_chain import CHAIN_ID, LightChain, key_of, make_header, set_of, sign
 
 
@@ -172,3 +172,14 @@ def test_validators_that_changed_too_often_are_refused_with_a_reason() -> None:
     with pytest.raises(InvalidInputError, match="too often"):
         chain.finality(chain.height, 0)
     assert chain.finality(chain.height, chain.height - 20).handoffs
+
+
+def test_steps_that_would_not_fit_a_proof_are_refused() -> None:
+    sets = [set_of(range(i * 4, i * 4 + 4)) for i in range(6)]
+    chain = LightChain([(s, 2) for s in sets], seed=1, key_count=24)
+    steps = chain.finality(chain.height, 0)
+    size = len(steps.encode()) - len(dataclasses.replace(steps, handoffs=()).encode())
+    with pytest.raises(InvalidInputError, match="too often"):
+        Handoffs(chain, bytes_max=size).find(0, chain.height)
+    roomy = size + 256 * len(steps.handoffs)
+    assert Handoffs(chain, bytes_max=roomy).find(0, chain.height) == steps.handoffs
