@@ -9,26 +9,16 @@ running print it when they are up.
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from ledger.errors import DurabilityError, UsageError, ZynkError
 from ledger.upgrade import UpgradeNeeded
-from node import (
-    cli_audit,
-    cli_bench,
-    cli_did,
-    cli_genesis,
-    cli_gov,
-    cli_keys,
-    cli_light,
-    cli_network,
-    cli_node,
-    cli_tx,
-    cli_validator,
-)
 from node.cli_output import print_error
 from node.light_follow import AttackFound
 from rpc.errors import RpcConnectionError
@@ -42,28 +32,52 @@ EXIT_UPGRADE = 6
 EXIT_INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS = {
+    "init": "node.cli_node:init",
+    "start": "node.cli_node:start",
+    "status": "node.cli_node:status",
+    "inspect": "node.cli_node:inspect",
+    "guard": "node.cli_node:guard",
+    "devnet": "node.cli_network:devnet",
+    "demo": "node.cli_network:demo",
+    "genesis": "node.cli_genesis:genesis",
+    "keys": "node.cli_keys:keys",
+    "tx": "node.cli_tx:tx",
+    "stake": "node.cli_validator:OPERATOR_COMMANDS",
+    "gov": "node.cli_gov:gov",
+    "did": "node.cli_did:did",
+    "audit": "node.cli_audit:audit",
+    "light": "node.cli_light:light",
+    "bench": "node.cli_bench:bench",
+}
+"""Command -> where it is: a command's module is imported when it is asked for."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands cost nothing until they are used."""
+
+    def __init__(self, *args: Any, places: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._places = places
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._places:
+            return None
+        module, name = self._places[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup, places=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="zynk-node", prog_name="zynk")
 def cli() -> None:
     """Run and use a Zynk node: identities and an audit log that nobody has to believe."""
-
-
-cli.add_command(cli_node.init)
-cli.add_command(cli_node.start)
-cli.add_command(cli_node.status)
-cli.add_command(cli_node.inspect)
-cli.add_command(cli_node.guard)
-cli.add_command(cli_network.devnet)
-cli.add_command(cli_network.demo)
-cli.add_command(cli_genesis.genesis)
-cli.add_command(cli_keys.keys)
-cli.add_command(cli_tx.tx)
-cli.add_command(cli_validator.OPERATOR_COMMANDS)
-cli.add_command(cli_gov.gov)
-cli.add_command(cli_did.did)
-cli.add_command(cli_audit.audit)
-cli.add_command(cli_light.light)
-cli.add_command(cli_bench.bench)
 
 
 def main() -> None:

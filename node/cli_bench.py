@@ -1,4 +1,4 @@
-"""`zynk bench finality|throughput`: load on a running network."""
+"""`zynk bench finality|throughput|resolve`: load on a running network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from ledger.errors import UsageError
 from node.bench import Network, measure_finality, measure_throughput
-from node.cli_node import ask_passphrase
-from node.cli_output import json_option, run_async, show
+from node.bench_resolve import Target, measure_resolve
+from node.checkpoint import load_trust_point
+from node.cli_output import json_option, rpc_option, run_async, show, trust_option
+from node.key_options import ask_passphrase
 from node.keys import load_key
 
 urls_option = click.option(
@@ -89,6 +92,33 @@ def throughput(
         ),
     )
     show(as_json, {"throughput": result, "machine": machine()}, list(result.items()))
+
+
+@bench.command()
+@rpc_option
+@trust_option(required=True)
+@click.option(
+    "--dids",
+    "dids_path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of the DIDs to ask for, one a line.",
+)
+@click.option("--seconds", default=15.0, show_default=True, type=click.FloatRange(1, 3600))
+@json_option
+def resolve(rpc_url: str, trust_path: Path, dids_path: Path, seconds: float, as_json: bool) -> None:
+    """DID resolves a second over HTTP, plain and with proof, and the latency at half of that."""
+    trust = load_trust_point(trust_path)
+    dids = dids_path.read_text().split()
+    if not dids:
+        raise UsageError("no DID to ask for", expected="one a line", got=str(dids_path))
+    target = Target(url=rpc_url, dids=dids, chain_id=trust.chain_id, trusted=trust.validators)
+    result = _run(
+        f"three loads of {seconds:g} s",
+        as_json,
+        lambda progress: measure_resolve(target, seconds=seconds, progress=progress),
+    )
+    show(as_json, {"resolve": result, "machine": machine()}, list(result.items()))
 
 
 def machine() -> str:

@@ -36,11 +36,11 @@ from ledger.staking_genesis import GenesisStake
 from node import config as cfg
 from node.checkpoint import GENESIS_BYTES_MAX
 from node.cli_keys import KEY_PATH, load_key_file, read_account_text
-from node.cli_node import home_option
 from node.cli_output import json_option, read_option, show
 from node.cli_tx import format_ms, key_option
 from node.cli_validator import KEY_FILES
 from node.files import read_small, replace_file
+from node.key_options import home_option
 
 GENTX_BYTES_MAX = 64 * 1024
 

@@ -20,10 +20,10 @@ from ledger.accounts import decode_account_id, encode_account_id
 from ledger.ed25519 import KeyPair
 from ledger.errors import DurabilityError, UsageError
 from node import config as cfg
-from node.cli_node import ask_passphrase, home_option
 from node.cli_output import json_option, read_option, show
 from node.files import sync_folder
 from node.home import create_next_keys, finish_rotation
+from node.key_options import ask_passphrase, home_option
 from node.keys import (
     KEY_FILE_BYTES_MAX,
     generate_key,

@@ -24,25 +24,10 @@ from node.config import NodeConfig, load_config
 from node.daemon import STORE_FOLDER, run_node
 from node.handlers import open_chain
 from node.home import create_guard, create_home
-from node.keys import generate_key, is_encrypted, load_key
+from node.key_options import ask_passphrase, home_option
+from node.keys import generate_key, load_key
 from node.log import configure_logging
 from rpc.client import RpcClient
-
-home_option = click.option(
-    "--home",
-    envvar="ZYNK_HOME",
-    type=click.Path(path_type=Path),
-    default=Path.home() / ".zynk",
-    show_default=True,
-    help="The node's folder (or ZYNK_HOME).",
-)
-
-
-def ask_passphrase(*paths: Path) -> str | None:
-    """The passphrase if one of the key files needs it: ZYNK_PASSPHRASE, else a prompt."""
-    if not any(path.exists() and is_encrypted(path) for path in paths):
-        return None
-    return os.environ.get("ZYNK_PASSPHRASE") or click.prompt("Passphrase", hide_input=True)
 
 
 @click.command()

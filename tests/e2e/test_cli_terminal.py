@@ -92,3 +92,24 @@ def test_the_benchmark_ends_with_one_line_of_json_in_its_documented_shape() -> N
     assert figures["idle"]["rss_mib"] > 10
     assert figures["start_s"] > 0
     assert "cores" in figures["machine"]
+
+
+def test_the_resolver_benchmark_loads_dids_and_verifies_some_of_the_answers() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench.resolve", "--json"),
+            *("--dids", "1250", "--seconds", "2"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    figures = json.loads(line)
+    assert figures["dids"] == 1250, "more than a block of them"
+    assert figures["plain_per_s"] > 0
+    assert figures["with_proof_per_s"] > 0
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    assert figures["verified"] > 0
