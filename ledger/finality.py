@@ -232,3 +232,5 @@ def _check_order(previous: Header, header: Header) -> None:
             expected=f"> {previous.time_ms}",
             got=str(header.time_ms),
         )
+    if header.height == previous.height + 1 and header.parent_hash != previous.hash:
+        raise InvalidInputError("the header does not follow the one before it")

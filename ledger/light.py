@@ -187,6 +187,8 @@ def judge_decoded(
             raise InvalidInputError("the header is not the trusted one of this height")
         if is_known and header.validators_hash != trust.validators.hash:
             return _cannot_tell("who signed the trusted header is not known here", header)
+        if not is_known:
+            _check_next(first, trust)
         verify_finality(proof, trust.validators, trust.chain_id)
         if not is_known:
             check_times(first, trust, now_ms)
@@ -196,6 +198,17 @@ def judge_decoded(
     except InvalidInputError as error:
         return Judgement(verdict=Verdict.WRONG, reason=str(error), header=header)
     return _judge_times(header, trust, now_ms, max_age_ms)
+
+
+def _check_next(header: Header, trust: TrustPoint) -> None:
+    """Raise InvalidInputError if `header` is that of the next height and not the trusted header's
+    successor: there is nothing to skip, so more than 1/3 of the trusted power is not enough."""
+    if header.height != trust.height + 1:
+        return
+    if trust.header_hash and header.parent_hash != trust.header_hash:
+        raise InvalidInputError("the header does not follow the trusted one")
+    if header.validators_hash != trust.validators.hash:
+        raise InvalidInputError("the header names another set than the trusted one before it")
 
 
 def check_times(header: Header, trust: TrustPoint, now_ms: int) -> None:
@@ -373,11 +386,7 @@ def verify_step(block: LightBlock, trust: TrustPoint) -> tuple[Handoff, ...]:
     that lead to the set after it. Raises InvalidInputError, or TooLittleOverlapError if it is too
     far. Times are the caller's duty."""
     header, certificate = block.header, block.certificate
-    if header.height == trust.height + 1:
-        if trust.header_hash and header.parent_hash != trust.header_hash:
-            raise InvalidInputError("the header does not follow the trusted one")
-        if header.validators_hash != trust.validators.hash:
-            raise InvalidInputError("the header names another set than the trusted one before it")
+    _check_next(header, trust)
     to_signers = Handoff(header=header, certificate=certificate, next_validators=block.validators)
     to_next = Handoff(header=header, certificate=certificate, next_validators=block.next_validators)
     is_change = block.next_validators != block.validators

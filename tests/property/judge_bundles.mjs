@@ -1,9 +1,10 @@
-// Judges what comes as JSON lines on stdin (a signature, bundle, DID answer or receipt); one verdict,
-// for bundles with the height, a line on stdout.
+// Judges what comes as JSON lines on stdin (a signature, bundle, DID answer, receipt or a way for the
+// light client); one verdict a line on stdout, for bundles and ways with the height.
 import { createInterface } from "node:readline";
 import { decodeValidatorSet, judge } from "../../verifier/js/chain.mjs";
-import { fromHex, isValidSignature } from "../../verifier/js/codec.mjs";
+import { Invalid, fromHex, isValidSignature, toHex } from "../../verifier/js/codec.mjs";
 import { judgeResolution } from "../../verifier/js/did.mjs";
+import { Bisection, compareWitness, decodeLightBlock, verifySequential } from "../../verifier/js/light.mjs";
 import { judgeReceipt } from "../../verifier/js/receipt.mjs";
 
 const judges = {
@@ -17,6 +18,31 @@ const judges = {
   async receipt(b, trust, nowMs, maxAgeMs) {
     const salt = b.salt === undefined ? null : fromHex(b.salt);
     return (await judgeReceipt(fromHex(b.receipt), fromHex(b.multihash), trust, nowMs, { salt, maxAgeMs })).verdict;
+  },
+  async bisection(b, trust, nowMs) {
+    const bisection = new Bisection(trust, BigInt(b.target));
+    const asked = [];
+    let end = null;
+    while (end === null) {
+      asked.push(bisection.wanted);
+      end = await bisection.onBlock(fromHex(b.blocks[bisection.wanted] ?? ""), nowMs);
+    }
+    const reached = end.trust && `${end.trust.height} ${toHex(end.trust.headerHash)} ${toHex(end.trust.validators.hash)}`;
+    return `${asked.join(",")} ${reached ?? end.verdict}`;
+  },
+  async sequential(b, trust, nowMs) {
+    try {
+      const blocks = await Promise.all(Object.values(b.blocks).map((block) => decodeLightBlock(fromHex(block))));
+      const end = await verifySequential(blocks, trust, nowMs);
+      return `${end.height} ${toHex(end.headerHash)} ${toHex(end.validators.hash)}`;
+    } catch (error) {
+      if (error instanceof Invalid) return "refused";
+      throw error;
+    }
+  },
+  async witness(b, trust, nowMs) {
+    const found = await compareWitness(fromHex(b.first), fromHex(b.proof), trust, nowMs);
+    return found.attack ? "attack" : found.verdict;
   },
 };
 

@@ -285,7 +285,8 @@ def exactly_a_third(draft: _Draft) -> None:
 
 def just_over_a_third(draft: _Draft) -> None:
     _share_one_signer(draft, 1)
-    draft.expected = Verdict.VALID
+    if draft.proof.header.height > draft.trust.height + 1:
+        draft.expected = Verdict.VALID
 
 
 def _share_one_signer(draft: _Draft, less: int) -> None:
@@ -390,6 +391,28 @@ def trusted_height(draft: _Draft) -> None:
     draft.expected = None
 
 
+def other_parent(draft: _Draft) -> None:
+    """The header after the trusted one, signed as it should be, follows another."""
+    height = draft.proof.header.height
+    draft.trust, draft.value[2] = draft.chain.trust(height - 1), []
+    draft.resign(parent_hash=draft.random.randbytes(32))
+    draft.expected = Verdict.WRONG if height > 1 else Verdict.VALID  # genesis: hash not given
+
+
+def skip_to_the_next_height(draft: _Draft) -> None:
+    """A set that shares more than 1/3 with the trusted one, where the trusted one itself votes."""
+    height = draft.proof.header.height
+    chain = draft.chain
+    validators = chain.sets[height - 1]
+    signer = validators.validators[chain.certificate(height).signer_indexes(validators)[0]]
+    stranger = Validator(public_key=key_of(KEY_COUNT).public_key, power=1)
+    draft.trust = dataclasses.replace(
+        chain.trust(height - 1), validators=ValidatorSet.of((signer, stranger))
+    )
+    direct_skip(draft)
+    draft.expected = Verdict.WRONG
+
+
 def encoding(draft: _Draft) -> bytes:
     """The same content in other bytes, or bytes that are none."""
     raw, random = codec.encode(draft.value), draft.random
@@ -483,6 +506,8 @@ _CHANGES: tuple[Change, ...] = (
     expired_trust,
     too_old,
     trusted_height,
+    other_parent,
+    skip_to_the_next_height,
     nothing,
     encoding,
     no_answer,

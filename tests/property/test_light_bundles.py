@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from ledger.light import Judgement, Verdict, judge
-from tests.property.campaign import examples
+from tests.property.campaign import examples, is_soak
 from tests.property.light_bundles import Bundle, make_bundles
 
 SCRIPT = Path(__file__).with_name("judge_bundles.mjs")
 EDGE_CASES = Path(__file__).parents[1] / "vectors" / "ed25519_edge_cases.json"
 SEED = int(os.environ.get("ZYNK_SEED", "1"))
-COUNT = examples(100, 2000)
+COUNT = examples(500, 2000)
 NODE_MAJOR_MIN = 18
 VERIFIER = Path(__file__).parents[2] / "verifier" / "js"
 
@@ -29,9 +29,12 @@ def judge_in_python(bundle: Bundle) -> Judgement:
 
 
 def run_js(items: list[dict[str, Any]]) -> list[str]:
-    """One line of output an item. Skips if there is no Node.js that can verify Ed25519."""
+    """One line of output an item. Skips if there is no Node.js that can verify Ed25519; fails where
+    there has to be one."""
     node = shutil.which("node")
     if node is None:
+        if is_soak() or "CI" in os.environ:
+            pytest.fail("Node.js is not on this machine")
         pytest.skip("Node.js is not on this machine")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
     if int(version.stdout.lstrip("v").partition(".")[0]) < NODE_MAJOR_MIN:
@@ -88,7 +91,8 @@ def test_the_javascript_verifier_has_no_imports_but_its_own_and_stays_small() ->
     lines = 0
     for path in VERIFIER.glob("*.mjs"):
         text = path.read_text()
-        lines += len(text.splitlines())
+        if path.name != "light.mjs":  # what a page needs; following a chain comes on top
+            lines += len(text.splitlines())
         imports = [line for line in text.splitlines() if ' from "' in line]
         assert all('from "./' in line for line in imports), path.name
     assert 0 < lines <= 900

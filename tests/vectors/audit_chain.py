@@ -207,14 +207,18 @@ class Chain:
         return TipView(self.height, self.time_ms, finality, dict(self.rows), self.store)
 
     def header(self, height: int) -> Header:
-        """A header at `height` with the log as it is now."""
+        """A header at `height` with the log as it is now. Those of handoffs, and the one after
+        them, follow one another; others have some parent."""
         size, root = self.log.size_and_root(self.frontier)
+        parent_hash = hashlib.sha256(b"parent %d" % height).digest()
+        if 1 < height <= self.handoffs + 1:
+            parent_hash = self.header(height - 1).hash
         return Header(
             protocol_version=PROTOCOL_VERSION,
             chain_id=CHAIN_ID,
             height=height,
             time_ms=START_MS + height * BLOCK_MS,
-            parent_hash=hashlib.sha256(b"parent %d" % height).digest(),
+            parent_hash=parent_hash,
             origin_view=1,
             proposer=self.keys[0].public_key,
             vrf_proof=b"",

@@ -18,6 +18,9 @@ const HANDOFFS_MAX = 1024;
 export const FINALITY_PROOF_BYTES_MAX = 4 * 1024 * 1024;
 const FINALIZE = 3n;
 
+/** A skip that reaches too far; a shorter one may do. */
+export class TooLittleOverlap extends Invalid {}
+
 export const Verdict = Object.freeze({
   VALID: "valid",
   VALID_BUT_EXPIRED_TRUST: "valid-but-expired-trust",
@@ -28,7 +31,7 @@ export const Verdict = Object.freeze({
 
 // --- what a proof is made of ---
 
-async function readHeader(value) {
+export async function readHeader(value) {
   const v = readArray(value, 15, "header");
   for (const i of [4, 6, 8, 9, 11, 12, 13, 14]) readBytes(v[i], "header hash", 32);
   check(typeof v[1] === "string" && [...v[1]].length <= 64, "header chain id is malformed");
@@ -71,7 +74,7 @@ export async function decodeValidatorSet(data) {
   return { validators, totalPower, powerByKey, hash: await hashTagged("validator-set", data) };
 }
 
-function readCertificate(value) {
+export function readCertificate(value) {
   const [kind, height, view, blockHash, bitmap, signatures] = readArray(value, 6, "certificate");
   check(readInt(kind, "certificate kind", 3n) > 0n, "certificate kind is unknown");
   return {
@@ -124,7 +127,7 @@ function signerIndexes(certificate, set) {
 
 /** Throw unless `certificate` finalizes exactly `header` under `set`; with `trusted`, its signers
  *  must hold more than 1/3 of that set's power as well. */
-async function verifyFinalHeader(header, certificate, set, chainId, trusted = null) {
+export async function verifyFinalHeader(header, certificate, set, chainId, trusted = null) {
   if (header.protocolVersion !== PROTOCOL_VERSION) throw new UnknownVersion("header is of another protocol version");
   check(header.chainId === chainId, "header is of another chain");
   check(equal(header.validatorsHash, set.hash), "header names another validator set");
@@ -135,7 +138,7 @@ async function verifyFinalHeader(header, certificate, set, chainId, trusted = nu
   const signers = indexes.map((i) => set.validators[i]);
   if (trusted !== null) {
     const overlap = signers.reduce((sum, v) => sum + (trusted.powerByKey.get(toHex(v.publicKey)) ?? 0n), 0n);
-    check(3n * overlap > trusted.totalPower, "too few of the trusted validators signed");
+    if (3n * overlap <= trusted.totalPower) throw new TooLittleOverlap("too few of the trusted validators signed");
   }
   const power = signers.reduce((sum, v) => sum + v.power, 0n);
   check(3n * power > 2n * set.totalPower, "certificate has no quorum");
@@ -146,7 +149,7 @@ async function verifyFinalHeader(header, certificate, set, chainId, trusted = nu
 }
 
 /** Take one step and return the set it carries (adjacent or skipping: docs/protocol.md). */
-async function verifyHandoff({ header, certificate, nextValidators }, trusted, chainId) {
+export async function verifyHandoff({ header, certificate, nextValidators }, trusted, chainId) {
   if (equal(header.validatorsHash, trusted.hash)) {
     await verifyFinalHeader(header, certificate, trusted, chainId);
     check(equal(nextValidators.hash, header.nextValidatorsHash),
@@ -161,6 +164,8 @@ function checkOrder(previous, header) {
   if (previous === null || equal(previous.hash, header.hash)) return;
   check(header.height > previous.height, "handoffs are not in order of height");
   check(header.timeMs > previous.timeMs, "time does not increase from one header to the next");
+  check(header.height !== previous.height + 1n || equal(header.parentHash, previous.hash),
+    "the header does not follow the one before it");
 }
 
 /** Follow the steps from the set `trusted`, then check the header. Throws Invalid. */
@@ -207,17 +212,29 @@ export async function judgeDecoded(proof, trust, nowMs, maxAgeMs = null) {
     if (isKnown && !equal(header.validatorsHash, trust.validators.hash)) {
       return say(Verdict.CANNOT_TELL, "who signed the trusted header is not known here");
     }
+    if (!isKnown) checkNext(first, trust);
     await verifyFinality(proof, trust.validators, trust.chainId);
-    for (const { timeMs } of isKnown ? [] : [first, header]) {
-      check(timeMs > trust.timeMs, "the header is not later than the trust point");
-      check(timeMs <= nowMs + (trust.clockDriftMaxMs ?? CLOCK_DRIFT_MAX_MS), "the header is from the future");
-    }
+    for (const h of isKnown ? [] : [first, header]) checkTimes(h, trust, nowMs);
   } catch (error) {
     if (error instanceof UnknownVersion) return say(Verdict.CANNOT_TELL, error.message);
     if (error instanceof Invalid) return say(Verdict.WRONG, error.message);
     throw error;
   }
   return judgeTimes(header, trust, nowMs, maxAgeMs, say);
+}
+
+/** The header of the next height must be the trusted one's successor: there is nothing to skip. */
+export function checkNext(header, trust) {
+  if (header.height !== trust.height + 1n) return;
+  check(!trust.headerHash?.length || equal(header.parentHash, trust.headerHash),
+    "the header does not follow the trusted one");
+  check(equal(header.validatorsHash, trust.validators.hash),
+    "the header names another set than the trusted one before it");
+}
+
+export function checkTimes(header, trust, nowMs) {
+  check(header.timeMs > trust.timeMs, "the header is not later than the trust point");
+  check(header.timeMs <= nowMs + (trust.clockDriftMaxMs ?? CLOCK_DRIFT_MAX_MS), "the header is from the future");
 }
 
 function judgeTimes(header, trust, nowMs, maxAgeMs, say) {
