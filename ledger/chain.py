@@ -560,6 +560,12 @@ class Chain:
         """What `store_consensus` kept of `height`."""
         return self._consensus.load(height)
 
+    def other_certificates(self, height: int, count_max: int) -> list[Certificate]:
+        """Those kept of a final height beside its finalization, of the lowest views: what would
+        name the guilty if another block were final there too."""
+        kept = self._consensus.load(height)[1]
+        return sorted(kept, key=lambda c: (c.view, c.kind, c.block_hash))[:count_max]
+
     # --- invariants ---
 
     def check_invariants(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from audit.answers import stream_json
 from audit.leaf import decode_stream_text
 from audit.stream import read_stream
+from consensus.fork_proof import BETWEEN_MAX
 from did import handler as did_handler
 from did import resolver
 from did.operation import decode_operation
@@ -189,6 +190,10 @@ class Api:
             "view": certificate.view,
             "hash": header.hash.hex(),
             "encoded": text_of_bytes(certificate.encode()),
+            "others": [
+                text_of_bytes(other.encode())
+                for other in self._chain.other_certificates(header.height, BETWEEN_MAX)
+            ],
             "signers": [
                 validators.validators[i].public_key.hex()
                 for i in certificate.signer_indexes(validators)

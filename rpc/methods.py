@@ -181,10 +181,17 @@ _CHAIN = (
     ),
     Method(
         name="chain_certificate",
-        summary="The finalization certificate of a block.",
+        summary="The finalization certificate of a block, and others kept of its height.",
         bind=lambda api: api.chain_certificate,
         params=(_BLOCK,),
-        result=record(height=COUNT, view=COUNT, hash=HEX, encoded=BLOB, signers=array(HEX)),
+        result=record(
+            height=COUNT,
+            view=COUNT,
+            hash=HEX,
+            encoded=BLOB,
+            others=array(BLOB),
+            signers=array(HEX),
+        ),
         errors=(RpcCode.NOT_FOUND, RpcCode.HISTORY_PRUNED),
     ),
     Method(

@@ -114,7 +114,7 @@ class FakeNodeApi:
         return {**await self.chain_header(block), "txs": [{"tx_id": H, "code": "ok"}]}
 
     async def chain_certificate(self, block: BlockRef) -> JsonObject:
-        return {"height": 7, "view": 1, "hash": H, "encoded": "AA", "signers": [H]}
+        return {"height": 7, "view": 1, "hash": H, "encoded": "AA", "others": [], "signers": [H]}
 
     async def chain_validators(self, height: int | None, trusted_height: int = 0) -> JsonObject:
         return {
