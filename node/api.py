@@ -30,6 +30,7 @@ from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
 from node import api_gov, api_stake
+from node.answer_view import AnswerView, ChainLister
 from node.tx_waits import Dropped, Fate
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
@@ -51,6 +52,7 @@ class Api:
         self._node = node
         self._chain = node.chain
         self._genesis_hash = node.genesis.genesis_hash
+        self._lister = ChainLister(node.chain)
 
     # --- the node ---
 
@@ -397,33 +399,40 @@ class Api:
 
     # --- stake ---
 
-    async def stake_validators(self, cursor: int, limit: int) -> JsonObject:
-        return api_stake.validators_json(self._chain, self._view(None), cursor, limit)
+    async def stake_validators(
+        self, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        view = AnswerView(self._view(None, trusted_height))
+        return api_stake.validators_json(view, self._lister, cursor, limit)
 
-    async def stake_validator(self, operator: bytes) -> JsonObject:
-        view = self._view(None)
-        active = {v.public_key for v in self._chain.validators.validators}
-        return {
-            "height": view.height,
-            **api_stake.validator_json(self._chain, view, operator, active),
-            "finality": text_of_bytes(view.finality.encode()),
-        }
+    async def stake_validator(self, operator: bytes, trusted_height: int = 0) -> JsonObject:
+        return api_stake.validator_json(AnswerView(self._view(None, trusted_height)), operator)
 
     async def stake_delegations(
-        self, account: bytes | None, validator: bytes | None, cursor: int, limit: int
+        self,
+        account: bytes | None,
+        validator: bytes | None,
+        cursor: int,
+        limit: int,
+        trusted_height: int = 0,
     ) -> JsonObject:
-        return api_stake.delegations_json(
-            self._chain, self._view(None), account, validator, cursor, limit
-        )
+        view = AnswerView(self._view(None, trusted_height))
+        if account is None and validator is None:
+            return api_stake.all_delegations_json(view, self._lister, cursor, limit)
+        return api_stake.delegations_json(view, self._lister, account, validator, cursor, limit)
 
-    async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
-        return api_stake.unbonding_json(self._view(None), account, cursor, limit)
+    async def stake_unbonding(
+        self, account: bytes | None, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        view = AnswerView(self._view(None, trusted_height))
+        return api_stake.unbonding_json(view, account, cursor, limit)
 
-    async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
-        return api_gov.proposals_json(self._view(None), cursor, limit)
+    async def gov_proposals(self, cursor: int, limit: int, trusted_height: int = 0) -> JsonObject:
+        view = AnswerView(self._view(None, trusted_height))
+        return api_gov.proposals_json(view, cursor, limit)
 
-    async def gov_proposal(self, proposal: int) -> JsonObject:
-        return api_gov.one_proposal_json(self._view(None), proposal)
+    async def gov_proposal(self, proposal: int, trusted_height: int = 0) -> JsonObject:
+        return api_gov.one_proposal_json(AnswerView(self._view(None, trusted_height)), proposal)
 
     # --- shared ---
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ import pytest
 from consensus.core import Core
 from consensus.timing import Timing
 from ledger.errors import InvalidInputError, UsageError
+from ledger.execution import BlockModule
 from ledger.fees import sign_tx
 from ledger.store import LevelStore
 from ledger.tx import Tx
@@ -65,8 +66,8 @@ class StatusLink(FakeLink):
 class ApiWorld:
     """A `Node` whose parts are real but not started; blocks are made by the test."""
 
-    def __init__(self, folder: Path) -> None:
-        self.parts = AnchoringWorld(LevelStore.open(folder / "chain"))
+    def __init__(self, folder: Path, modules: Sequence[BlockModule] = ()) -> None:
+        self.parts = AnchoringWorld(LevelStore.open(folder / "chain"), modules=modules)
         self.link = StatusLink()
         node = self.node = Node(NodeConfig(home=folder, moniker="test"))
         node.genesis = self.parts.chain.genesis
@@ -112,9 +113,13 @@ class ApiWorld:
         return tx
 
 
-def run(folder: Path, test: Callable[[ApiWorld], Awaitable[None]]) -> None:
+def run(
+    folder: Path,
+    test: Callable[[ApiWorld], Awaitable[None]],
+    modules: Sequence[BlockModule] = (),
+) -> None:
     async def body() -> None:
-        world = ApiWorld(folder)
+        world = ApiWorld(folder, modules)
         world.parts.anchoring.start()
         try:
             await test(world)
