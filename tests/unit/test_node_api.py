@@ -25,7 +25,7 @@ from node.driver import ConsensusDriver
 from node.evidence_pool import EvidencePool
 from node.offences import Offences
 from node.sync import BlockSync
-from node.tx_waits import WAITERS_MAX
+from node.tx_waits import WAITERS_MAX, Dropped
 from node.voting import VotingKey
 from p2p.link import P2PLink
 from rpc.errors import RpcCode, RpcError
@@ -249,6 +249,46 @@ def test_a_tx_that_was_taken_in_is_never_told_as_refused_for_want_of_room_to_wai
         assert tx.id in world.parts.pool.mempool
         others.cancel()
         await asyncio.gather(others, return_exceptions=True)
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("between", [0, 255], ids=["in one slice", "a slice later"])
+def test_a_tx_that_is_dropped_before_the_wait_for_its_batch_begins_is_told_as_dropped(
+    tmp_path: Path, between: int
+) -> None:
+    async def test(world: ApiWorld) -> None:
+        cheap = transfer(FAUCET, 0, TO, 1)
+        dear = transfer(FAUCET, 0, TO, 2, fee=cheap.fee * 10)
+        batch = [cheap.encoded, *[b"junk"] * between, dear.encoded]
+        wait = asyncio.create_task(world.api.tx_submit_batch(batch, "finalized", 60_000))
+        while not world.parts.pool.waiting:
+            await asyncio.sleep(0.001)
+        world.parts.commit()
+        first, *_, last = await asyncio.wait_for(wait, 5)
+        assert first == {
+            "tx_id": cheap.id.hex(),
+            "status": "dropped",
+            "reason": "mempool/replaced",
+        }
+        assert isinstance(last, dict)
+        assert (last["tx_id"], last["status"]) == (dear.id.hex(), "finalized")
+
+    run(tmp_path, test)
+
+
+def test_a_tx_that_was_dropped_and_is_taken_in_again_is_waited_for(tmp_path: Path) -> None:
+    async def test(world: ApiWorld) -> None:
+        tx = await world.pay()
+        pool = world.parts.pool
+        pool.bar(tx.id)
+        assert await pool.wait_final([tx.id], 60) == {tx.id: Dropped(reason="tx/not-executable")}
+        pool._barred.clear()
+        wait = asyncio.create_task(world.api.tx_submit(tx.encoded, "finalized", 60_000))
+        while not pool.waiting:
+            await asyncio.sleep(0.001)
+        world.parts.commit()
+        assert (await asyncio.wait_for(wait, 5))["status"] == "finalized"
 
     run(tmp_path, test)
 
