@@ -6,15 +6,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from consensus.core import Core
 from consensus.timing import Timing
 from ledger.errors import InvalidInputError, UsageError
-from ledger.execution import BlockModule
+from ledger.execution import BlockContext, BlockModule, Event
 from ledger.fees import sign_tx
+from ledger.finality import FinalityProof
+from ledger.merkle import compute_leaf_hash, verify_inclusion_proof
 from ledger.store import LevelStore
 from ledger.tx import Tx
 from node import wire
@@ -29,6 +31,7 @@ from node.tx_waits import WAITERS_MAX, Dropped
 from node.voting import VotingKey
 from p2p.link import P2PLink
 from rpc.errors import RpcCode, RpcError
+from rpc.params import bytes_of_text
 from rpc.results import TX_RESULT, mismatches
 from tests.unit.anchoring_world import AnchoringWorld
 from tests.unit.chain_fixture import (
@@ -251,6 +254,35 @@ def test_a_tx_that_was_taken_in_is_never_told_as_refused_for_want_of_room_to_wai
         await asyncio.gather(others, return_exceptions=True)
 
     run(tmp_path, test)
+
+
+class Herald:
+    """A `BlockModule` that has something to tell in each block."""
+
+    def begin(self, context: BlockContext) -> None:
+        context.emit(Event("test.told", (("height", str(context.height)),)))
+
+    def end(self, context: BlockContext) -> None:
+        pass
+
+
+def test_a_result_is_proven_also_in_a_block_that_has_a_result_of_its_own(tmp_path: Path) -> None:
+    async def test(world: ApiWorld) -> None:
+        tx = await world.pay(5)
+        world.parts.commit()
+        answer: Any = await world.api.tx_get(tx.id)
+        proof = answer["proof"]
+        assert proof["size"] == 2
+        finality = FinalityProof.decode(bytes_of_text(proof["finality"]))
+        verify_inclusion_proof(
+            finality.header.results_root,
+            proof["size"],
+            proof["index"],
+            compute_leaf_hash(bytes_of_text(proof["result"])),
+            [bytes.fromhex(h) for h in proof["path"]],
+        )
+
+    run(tmp_path, test, (Herald(),))
 
 
 @pytest.mark.parametrize("between", [0, 255], ids=["in one slice", "a slice later"])
