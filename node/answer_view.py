@@ -23,11 +23,10 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from ledger.chain import Chain
-from ledger.errors import InvalidInputError, UsageError
+from ledger.errors import InvalidInputError
 from ledger.finality import FinalityProof
 from ledger.staking_rows import DELEGATION_PREFIX, VALIDATOR_PREFIX
 from ledger.state import verify_state_proof
-from ledger.views import ProvenView
 from rpc.params import bytes_of_text, text_of_bytes
 
 
@@ -48,10 +47,20 @@ class Lister(Protocol):
         """Who has a delegation with a validator."""
 
 
-class AnswerView:
-    """A `ProvenView` that notes what is read through it."""
+class RowSource(Protocol):
+    """State rows after one final height, each with its proof (as `ledger.views.ProvenView`)."""
 
-    def __init__(self, source: ProvenView) -> None:
+    height: int
+    time_ms: int
+    finality: FinalityProof
+
+    def prove(self, key: bytes) -> tuple[bytes | None, bytes]: ...
+
+
+class AnswerView:
+    """Reads rows from a source and notes each."""
+
+    def __init__(self, source: RowSource) -> None:
         self.height = source.height
         self.time_ms = source.time_ms
         self.finality = source.finality
@@ -69,17 +78,11 @@ class AnswerView:
             self._rows[key] = self._source.prove(key)
         return self._rows[key][0]
 
-    def prove(self, key: bytes) -> tuple[bytes | None, bytes]:
-        self.get(key)
-        return self._rows[key]
-
-    def side_get(self, key: bytes) -> bytes | None:
-        raise UsageError("an answer follows from state rows alone")
-
     def item_row(self, key: bytes) -> dict[str, object]:
         """The member `row` of an item."""
+        self.get(key)
         self._shown.add(key)
-        return {"row": _row_json(key, *self.prove(key))}
+        return {"row": _row_json(key, *self._rows[key])}
 
     def answer(self, **members: object) -> dict[str, object]:
         """The whole answer."""
@@ -101,7 +104,7 @@ def _row_json(key: bytes, value: bytes | None, state_proof: bytes) -> dict[str, 
 
 
 class ShownView:
-    """A `ProvenView` of the rows in an answer, under a header that the caller relies on. A row that
+    """A `RowSource` of the rows in an answer, under a header that the caller relies on. A row that
     is not there or not proven raises InvalidInputError when it is read."""
 
     def __init__(self, finality: FinalityProof, rows: Mapping[bytes, Mapping[str, Any]]) -> None:
@@ -120,9 +123,6 @@ class ShownView:
             rows[_bytes_of(row.get("key"))] = row
         return cls(finality, rows)
 
-    def get(self, key: bytes) -> bytes | None:
-        return self.prove(key)[0]
-
     def prove(self, key: bytes) -> tuple[bytes | None, bytes]:
         row = self._rows.get(key)
         if row is None:
@@ -131,9 +131,6 @@ class ShownView:
         state_proof = _bytes_of(row.get("state_proof"))
         verify_state_proof(self.finality.header.state_root, key, value, state_proof)
         return value, state_proof
-
-    def side_get(self, key: bytes) -> bytes | None:
-        raise UsageError("an answer follows from state rows alone")
 
 
 def _find_rows(answer: Mapping[str, Any]) -> Iterator[object]:
