@@ -7,7 +7,7 @@ stable and the same on every node:
 | --- | --- |
 | gov/malformed | the body breaks a rule of form (a body that skipped `check`) |
 | gov/too-many | 16 proposals are open |
-| gov/bad-params | the parameters would be out of their bounds, or contradict each other |
+| gov/bad-params | the parameters would be out of a vote's bounds, or contradict each other |
 | gov/upgrade-too-near | the upgrade would begin less than 16 heights from now |
 | gov/upgrade-version | its version is not above the one in force |
 | gov/not-scheduled | no upgrade is scheduled for the height to cancel |
@@ -57,6 +57,7 @@ from ledger.governance_rows import (
     vote_key,
 )
 from ledger.params import read_params
+from ledger.params_vote import check_voted_values
 from ledger.pools import DEPOSITS_KEY, add_to_pool, burn
 from ledger.staking_rows import read_delegation, read_validator
 
@@ -81,8 +82,10 @@ class ProposeHandler:
         return PROPOSE_WEIGHT
 
     def check(self, body: bytes) -> None:
-        """Raises InvalidInputError."""
-        ProposeBody.decode(body)
+        """Raises InvalidInputError, also for a value that no vote can set."""
+        change = ProposeBody.decode(body).change
+        if isinstance(change, ParamsChange):
+            check_voted_values(change.values)
 
     def apply(self, context: ExecutionContext, body: bytes) -> None:
         """Raises TxFailure with a code of the table above."""

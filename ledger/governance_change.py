@@ -6,6 +6,7 @@ are in the table of `ledger.governance`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import assert_never
 
@@ -14,6 +15,9 @@ from ledger.errors import InvalidInputError
 from ledger.execution import StateView, TxFailure
 from ledger.governance_proposal import CancelChange, Change, ParamsChange, UpgradeChange
 from ledger.params import PARAMS_KEY, ChainParams, read_params
+from ledger.params_vote import check_voted_together, check_voted_values
+from ledger.staking_record import tokens_of_shares
+from ledger.staking_rows import read_candidates, read_delegation, read_validator
 from ledger.upgrade import (
     NOTICE_HEIGHTS_MIN,
     Upgrade,
@@ -30,7 +34,10 @@ def judge_change(state: StateReader, height: int, change: Change) -> None:
     """Raise TxFailure unless `change` could be made in a block at `height`."""
     match change:
         case ParamsChange():
-            compute_params(read_params(state), change)
+            before = read_params(state)
+            after = compute_params(before, change)
+            if after.self_bond_min > before.self_bond_min:
+                _judge_self_bond(state, after.self_bond_min)
         case UpgradeChange():
             _judge_upgrade(height, change.upgrade, read_upgrade_state(state).at(height))
         case CancelChange():
@@ -84,16 +91,40 @@ def _schedule(state: StateView, height: int, upgrade: Upgrade | None) -> None:
 
 def compute_params(params: ChainParams, change: ParamsChange) -> ChainParams:
     """The parameters with all of a change. Raises TxFailure `gov/bad-params`."""
+    values = dict(change.values)
     try:
-        after = replace(params, **dict(change.values))
-        if after.block_weight_max < PROPOSE_WEIGHT:  # nobody could propose to undo it
-            raise InvalidInputError(
-                "chain parameter block_weight_max leaves no room for a proposal",
-                expected=f"at least {PROPOSE_WEIGHT}",
-                got=str(after.block_weight_max),
-            )
+        check_voted_values(change.values)
+        after = replace(params, **values)
+        check_voted_together(after, values)
         return after
     except InvalidInputError as error:
         raise TxFailure(
             "gov/bad-params", error.message, expected=error.expected, got=error.got
         ) from error
+
+
+def _judge_self_bond(state: StateReader, self_bond_min: int) -> None:
+    """Raise TxFailure unless more than 2/3 of the candidates' power has that much of its own:
+    without candidates nobody's vote would count, and no vote could undo it."""
+    bonds = sorted(_own_bonds(state), reverse=True)
+    total, left = sum(power for _, power in bonds), 0
+    for own, power in bonds:
+        left += power
+        if 3 * left > 2 * total:
+            if own < self_bond_min:
+                raise TxFailure(
+                    "gov/bad-params",
+                    "chain parameter self_bond_min would leave too little of the stake active",
+                    expected=f"at most {own}",
+                    got=str(self_bond_min),
+                )
+            return
+
+
+def _own_bonds(state: StateReader) -> Iterator[tuple[int, int]]:
+    """(what its operator bonded, power) of each candidate."""
+    for candidate in read_candidates(state):
+        record = read_validator(state, candidate.operator)
+        own = read_delegation(state, candidate.operator, candidate.operator)
+        assert record is not None, "a candidate has its record"
+        yield 0 if own is None else tokens_of_shares(record, own.shares), candidate.power

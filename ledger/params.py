@@ -22,6 +22,11 @@ BLOCK_TX_BYTES_CEILING = 3 * 512 * 1024
 DAY_MS = 24 * 3600 * 1000
 
 PPM = 1_000_000
+# What may be asked for, in uzynk: a fee that nobody could pay would stop the chain for good.
+FEE_BASE_MAX = 1_000_000
+FEE_PER_BYTE_MAX = 10_000
+SELF_BOND_MAX = 10**12
+GOV_DEPOSIT_MAX = 10**12
 DOWNTIME_WINDOW_MAX = 2**14
 
 PARAMS_KEY = state_key("params", b"")
@@ -50,6 +55,9 @@ class ChainParams:
     `inflation_ppm`: new uzynk a year per million of the supply, falling by `inflation_decay_ppm` a
     year to `inflation_ppm_min`.
     `gov_deposit`, `gov_voting_ms`, `gov_quorum_ppm`, `gov_threshold_ppm`: changing parameters.
+
+    A genesis may choose anything within the bounds below; a vote is held to narrower ones
+    (`ledger.params_vote`).
     """
 
     fee_base: int = 100
@@ -126,8 +134,8 @@ class ChainParams:
 PARAM_NAMES = tuple(f.name for f in fields(ChainParams))
 
 _BOUNDS: tuple[tuple[str, int, int], ...] = (
-    ("fee_base", 0, 2**48),
-    ("fee_per_byte", 0, 2**32),
+    ("fee_base", 0, FEE_BASE_MAX),
+    ("fee_per_byte", 0, FEE_PER_BYTE_MAX),
     ("block_bytes_max", 64 * 1024, BLOCK_TX_BYTES_CEILING),
     ("block_weight_max", 1, 2**32),
     ("block_txs_max", 1, BLOCK_TXS_MAX),
@@ -137,7 +145,7 @@ _BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("did_ops_per_day_max", 1, 2**32),
     ("audit_leaves_max", 1, 2**20),
     ("validators_max", 1, VALIDATORS_MAX),
-    ("self_bond_min", 1, 2**60),
+    ("self_bond_min", 1, SELF_BOND_MAX),
     ("commission_change_ppm_max", 0, PPM),
     ("unbonding_ms", 1, 365 * DAY_MS),
     ("evidence_window_ms", 1, 365 * DAY_MS),
@@ -150,10 +158,10 @@ _BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("inflation_ppm", 0, PPM),
     ("inflation_decay_ppm", 0, PPM),
     ("inflation_ppm_min", 0, PPM),
-    ("gov_deposit", 0, 2**60),
+    ("gov_deposit", 0, GOV_DEPOSIT_MAX),
     ("gov_voting_ms", 1, 365 * DAY_MS),
     ("gov_quorum_ppm", 0, PPM),
-    ("gov_threshold_ppm", 1, PPM),
+    ("gov_threshold_ppm", 1, PPM - 1),
 )
 
 

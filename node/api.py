@@ -15,23 +15,22 @@ from typing import TYPE_CHECKING, Any
 from audit.answers import stream_json
 from audit.leaf import decode_stream_text
 from audit.stream import read_stream
+from consensus.fork_proof import BETWEEN_MAX
 from did import handler as did_handler
 from did import resolver
 from did.operation import decode_operation
-from ledger import merkle
 from ledger.accounts import Account, account_key
-from ledger.block import Header
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.finality import FinalityProof
 from ledger.params import PARAMS_KEY
 from ledger.tx import Tx
-from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
-from node import api_gov, api_stake
-from node.tx_waits import Dropped, Fate
+from node import api_gov, api_stake, api_tx
+from node.answer_view import AnswerView, ChainLister
+from node.light_source import header_json
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
-from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
+from rpc.errors import history_pruned, not_found, not_ready
 from rpc.metrics import MetricValue
 from rpc.params import text_of_bytes
 from rpc.results import API_VERSION
@@ -50,6 +49,7 @@ class Api:
         self._node = node
         self._chain = node.chain
         self._genesis_hash = node.genesis.genesis_hash
+        self._lister = ChainLister(node.chain)
 
     # --- the node ---
 
@@ -161,7 +161,7 @@ class Api:
         return {
             "height": proof.header.height,
             "hash": proof.header.hash.hex(),
-            "header": _header_json(proof.header),
+            "header": header_json(proof.header),
             "encoded": text_of_bytes(proof.header.encoded),
             "finality": text_of_bytes(proof.encode()),
         }
@@ -174,7 +174,7 @@ class Api:
         return {
             "height": header.height,
             "hash": header.hash.hex(),
-            "header": _header_json(header),
+            "header": header_json(header),
             "txs": [{"tx_id": r.tx_id.hex(), "code": r.code or "ok"} for r in results],
             "encoded": text_of_bytes(found.encoded),
             "finality": text_of_bytes(proof.encode()),
@@ -189,6 +189,10 @@ class Api:
             "view": certificate.view,
             "hash": header.hash.hex(),
             "encoded": text_of_bytes(certificate.encode()),
+            "others": [
+                text_of_bytes(other.encode())
+                for other in self._chain.other_certificates(header.height, BETWEEN_MAX)
+            ],
             "signers": [
                 validators.validators[i].public_key.hex()
                 for i in certificate.signer_indexes(validators)
@@ -240,7 +244,7 @@ class Api:
     ) -> Sequence[JsonObject | ZynkError]:
         outcomes = await self._node.txpool.submit(txs)
         answers: list[JsonObject | ZynkError] = [
-            _as_tx_error(outcome)
+            api_tx.as_tx_error(outcome)
             if isinstance(outcome, ZynkError)
             else {"tx_id": outcome.hex(), "status": "accepted"}
             for outcome in outcomes
@@ -250,32 +254,11 @@ class Api:
         ids = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
         fates = await self._node.txpool.wait_final(ids, timeout_ms / 1000)
         return [
-            self._fate_json(outcome, fates[outcome])
+            api_tx.fate_json(self._chain, outcome, fates[outcome])
             if isinstance(outcome, bytes) and outcome in fates
             else answer
             for outcome, answer in zip(outcomes, answers, strict=True)
         ]
-
-    def _fate_json(self, tx_id: bytes, fate: Fate) -> dict[str, object]:
-        if isinstance(fate, Dropped):
-            return {"tx_id": tx_id.hex(), "status": "dropped", "reason": fate.reason}
-        return self._final_json(tx_id, fate.height, fate.index)
-
-    def _final_json(self, tx_id: bytes, height: int, index: int) -> dict[str, object]:
-        result = self._chain.results(height)[index]
-        return {
-            "tx_id": tx_id.hex(),
-            "status": "finalized",
-            "height": height,
-            "index": index,
-            "code": result.code or "ok",
-            "message": result.message,
-            "fee": str(result.fee),
-            "events": [
-                {"type": event.type, "attributes": dict(event.attributes)}
-                for event in result.events
-            ],
-        }
 
     async def tx_get(self, tx_id: bytes) -> JsonObject:
         location = self._chain.tx_location(tx_id)
@@ -284,11 +267,7 @@ class Api:
                 return {"tx_id": tx_id.hex(), "status": "accepted"}
             raise not_found("tx", got=tx_id.hex())
         height, index = location
-        results = self._chain.results(height)
-        return {
-            **self._final_json(tx_id, height, index),
-            "proof": _result_proof(results, index, self._finality(height)),
-        }
+        return api_tx.proven_json(self._chain, tx_id, height, index, self._finality(height))
 
     async def tx_estimate_fee(self, tx: bytes) -> JsonObject:
         decoded = Tx.decode(tx)
@@ -392,33 +371,40 @@ class Api:
 
     # --- stake ---
 
-    async def stake_validators(self, cursor: int, limit: int) -> JsonObject:
-        return api_stake.validators_json(self._chain, self._view(None), cursor, limit)
+    async def stake_validators(
+        self, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        view = AnswerView(self._view(None, trusted_height))
+        return api_stake.validators_json(view, self._lister, cursor, limit)
 
-    async def stake_validator(self, operator: bytes) -> JsonObject:
-        view = self._view(None)
-        active = {v.public_key for v in self._chain.validators.validators}
-        return {
-            "height": view.height,
-            **api_stake.validator_json(self._chain, view, operator, active),
-            "finality": text_of_bytes(view.finality.encode()),
-        }
+    async def stake_validator(self, operator: bytes, trusted_height: int = 0) -> JsonObject:
+        return api_stake.validator_json(AnswerView(self._view(None, trusted_height)), operator)
 
     async def stake_delegations(
-        self, account: bytes | None, validator: bytes | None, cursor: int, limit: int
+        self,
+        account: bytes | None,
+        validator: bytes | None,
+        cursor: int,
+        limit: int,
+        trusted_height: int = 0,
     ) -> JsonObject:
-        return api_stake.delegations_json(
-            self._chain, self._view(None), account, validator, cursor, limit
-        )
+        view = AnswerView(self._view(None, trusted_height))
+        if account is None and validator is None:
+            return api_stake.all_delegations_json(view, self._lister, cursor, limit)
+        return api_stake.delegations_json(view, self._lister, account, validator, cursor, limit)
 
-    async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
-        return api_stake.unbonding_json(self._view(None), account, cursor, limit)
+    async def stake_unbonding(
+        self, account: bytes | None, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        view = AnswerView(self._view(None, trusted_height))
+        return api_stake.unbonding_json(view, account, cursor, limit)
 
-    async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
-        return api_gov.proposals_json(self._view(None), cursor, limit)
+    async def gov_proposals(self, cursor: int, limit: int, trusted_height: int = 0) -> JsonObject:
+        view = AnswerView(self._view(None, trusted_height))
+        return api_gov.proposals_json(view, cursor, limit)
 
-    async def gov_proposal(self, proposal: int) -> JsonObject:
-        return api_gov.one_proposal_json(self._view(None), proposal)
+    async def gov_proposal(self, proposal: int, trusted_height: int = 0) -> JsonObject:
+        return api_gov.one_proposal_json(AnswerView(self._view(None, trusted_height)), proposal)
 
     # --- shared ---
 
@@ -448,17 +434,6 @@ class Api:
         return self._chain.view_at(height, trusted_height)
 
 
-def _as_tx_error(error: ZynkError) -> ZynkError:
-    code = getattr(error, "code", "")
-    if isinstance(code, str) and code.startswith("mempool/full"):
-        return mempool_full(error.message, expected=error.expected, got=error.got)
-    if isinstance(code, str) and code:
-        refused = tx_refused(code, error.message, expected=error.expected, got=error.got)
-        refused.retry = error.retry
-        return refused
-    return error
-
-
 def _proof(
     view: ProvenView, key: bytes, value: bytes | None, state_proof: bytes
 ) -> dict[str, object]:
@@ -469,28 +444,6 @@ def _proof(
         state_proof=state_proof,
         finality=view.finality.encode(),
     )
-
-
-def _result_proof(
-    results: Sequence[TxResult], index: int, finality: FinalityProof
-) -> dict[str, object]:
-    """RFC 6962 inclusion of the result under the header's results root."""
-    leaves = [merkle.compute_leaf_hash(result.leaf_bytes()) for result in results]
-    return {
-        "result": text_of_bytes(results[index].leaf_bytes()),
-        "index": index,
-        "size": len(results),
-        "path": [h.hex() for h in merkle.compute_inclusion_proof(leaves, index)],
-        "finality": text_of_bytes(finality.encode()),
-    }
-
-
-def _header_json(header: Header) -> dict[str, Any]:
-    return {
-        name: value.hex() if isinstance(value, bytes) else value
-        for name in header.__dataclass_fields__
-        for value in [getattr(header, name)]
-    }
 
 
 def _validators_json(validators: ValidatorSet) -> dict[str, Any]:

@@ -1,40 +1,40 @@
-"""Answers about governance: proposals with their tallies, each with its state row and proof."""
+"""Answers about governance: proposals with their tallies. Each follows from the state rows that
+come with it (node/answer_view.py): ids have no gaps up to the last, which `gov | open` names, so
+that none is left out; the tally of an open one is made of the votes of all candidates.
+"""
 
 from __future__ import annotations
 
 from ledger.governance_proposal import CancelChange, Change, ParamsChange, Proposal, UpgradeChange
 from ledger.governance_rows import list_proposals, proposal_key
-from ledger.views import ProvenView
-from node.api_stake import proven_row
+from node.answer_view import AnswerView
 from rpc.errors import not_found
-from rpc.params import text_of_bytes
+
+ROWS_PER_PAGE_MAX = 2048
+"""A page ends with the proposal that reads past this; the tally of one reads 2 rows a candidate."""
 
 
-def proposals_json(view: ProvenView, cursor: int | None, limit: int) -> dict[str, object]:
+def proposals_json(view: AnswerView, cursor: int | None, limit: int) -> dict[str, object]:
     """A page of proposals, newest first; the cursor is the id of the last one shown."""
-    page = list(list_proposals(view, before_id=cursor or None, count=limit))
-    last = page[-1].id if page else 0
-    return {
-        "height": view.height,
-        "proposals": [proposal_json(view, proposal) for proposal in page],
-        "next_cursor": last if last > 1 else None,
-        "finality": text_of_bytes(view.finality.encode()),
-    }
+    page: list[dict[str, object]] = []
+    last = 0
+    for proposal in list_proposals(view, before_id=cursor or None, count=limit):
+        page.append(_proposal(view, proposal))
+        last = proposal.id
+        if view.rows_count > ROWS_PER_PAGE_MAX:
+            break
+    return view.answer(proposals=page, next_cursor=last if last > 1 else None)
 
 
-def one_proposal_json(view: ProvenView, proposal_id: int) -> dict[str, object]:
+def one_proposal_json(view: AnswerView, proposal_id: int) -> dict[str, object]:
     """One proposal. Raises RpcError if there is none."""
     found = list(list_proposals(view, before_id=proposal_id + 1, count=1))
     if not found or found[0].id != proposal_id:
         raise not_found("proposal", got=str(proposal_id))
-    return {
-        "height": view.height,
-        **proposal_json(view, found[0]),
-        "finality": text_of_bytes(view.finality.encode()),
-    }
+    return view.answer(**_proposal(view, found[0]))
 
 
-def proposal_json(view: ProvenView, proposal: Proposal) -> dict[str, object]:
+def _proposal(view: AnswerView, proposal: Proposal) -> dict[str, object]:
     """With the tally so far, if it is open; its row has the tally once it is closed."""
     tally = proposal.tally
     return {
@@ -53,7 +53,7 @@ def proposal_json(view: ProvenView, proposal: Proposal) -> dict[str, object]:
         "no": str(tally.no),
         "abstain": str(tally.abstain),
         "bonded": str(tally.bonded),
-        **proven_row(view, proposal_key(proposal.id)),
+        **view.item_row(proposal_key(proposal.id)),
     }
 
 

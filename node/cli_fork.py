@@ -1,4 +1,4 @@
-"""`zynk inspect fork`: who made a fork, read from a proof file and nothing else but the genesis."""
+"""`zynk inspect fork`: who made a fork, read from a proof file and what the reader trusts."""
 
 from __future__ import annotations
 
@@ -8,38 +8,47 @@ from typing import Any
 import click
 
 from consensus.evidence import Evidence
-from consensus.fork_proof import (
-    FORK_PROOF_BYTES_MAX,
-    ForkProof,
-    compute_culprit_power_min,
-    verify_fork_proof,
-)
-from genesis.document import GenesisDocument
+from consensus.fork_proof import compute_culprit_power_min, verify_fork_proof
 from ledger.validator_set import ValidatorSet
-from node.cli_output import json_option, show, show_table, trust_option
+from node.cli_output import json_option, show, show_table
 from node.files import read_small
+from node.light_follow import ATTACK_BYTES_MAX, decode_fork_proof
+from node.light_fork import begin_at_trust_point
+from node.light_trust import load_trust_root
 
 
 @click.command("fork")
 @click.argument("proof_path", metavar="PROOF", type=click.Path(path_type=Path))
-@trust_option(required=True)
+@click.option(
+    "--trust",
+    "trust_path",
+    envvar="ZYNK_TRUST",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The network's genesis file, or the trust point of the light client (or ZYNK_TRUST).",
+)
 @json_option
 def inspect_fork(proof_path: Path, trust_path: Path, as_json: bool) -> None:
     """Check a fork proof and name each validator that made the fork, and the power it held.
 
-    A halted node leaves its proof in its home. Exit code 0 only if the proof holds: it shows two
-    final blocks at one height, and names more than a third of the power.
+    A halted node leaves its proof in its home, a light client that found an attack its attack
+    file. Exit code 0 only if the proof holds: it shows two final blocks at one height, and names
+    more than a third of the power.
     """
-    proof = ForkProof.decode(read_small(proof_path, "fork proof", FORK_PROOF_BYTES_MAX))
-    genesis = GenesisDocument.parse(trust_path.read_bytes()).to_state()
-    culprits = verify_fork_proof(proof, genesis.validators, genesis.chain_id)
-    validators = proof.voters(genesis.validators)
+    proof = decode_fork_proof(read_small(proof_path, "fork proof", ATTACK_BYTES_MAX))
+    root = load_trust_root(trust_path, None)
+    if root.point is None:
+        proof, trusted = begin_at_trust_point(proof, root.root)
+    else:
+        trusted = root.point.validators
+    culprits = verify_fork_proof(proof, trusted, root.chain_id)
+    validators = proof.voters(trusted)
     rows = [
         _row(validators, signer, culprits[signer]) for signer in _in_order(culprits, validators)
     ]
     named = sum(row["power"] for row in rows)
     data = {
-        "chain_id": genesis.chain_id,
+        "chain_id": root.chain_id,
         "height": proof.height,
         "blocks": [
             {"hash": c.block_hash.hex(), "view": c.view} for c in (proof.first, proof.second)
@@ -56,7 +65,7 @@ def inspect_fork(proof_path: Path, trust_path: Path, as_json: bool) -> None:
         False,
         data,
         [
-            ("chain", genesis.chain_id),
+            ("chain", root.chain_id),
             ("height", proof.height),
             *((f"block {i}", f"{c['hash']}, final in view {c['view']}") for i, c in _blocks(data)),
             ("named", f"{len(rows)} validators with {named} of {validators.total_power} power"),

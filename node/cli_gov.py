@@ -9,6 +9,7 @@ import click
 
 from ledger.codec import U64_MAX
 from ledger.errors import UsageError
+from ledger.governance_change import compute_params
 from ledger.governance_proposal import (
     CancelChange,
     Change,
@@ -18,6 +19,7 @@ from ledger.governance_proposal import (
     UpgradeChange,
     VoteBody,
 )
+from ledger.params import ChainParams
 from ledger.tx import Message
 from ledger.upgrade import Upgrade
 from node.cli_keys import load_key_file, read_account_text
@@ -104,7 +106,11 @@ def gov_propose_params(
         if not value.isdecimal():
             raise UsageError("setting is malformed", expected="NAME=INTEGER", got=text[:80])
         values.append((name, int(value)))
-    _propose(key_path, title, summary, ParamsChange(values=tuple(values)), rpc_url, as_json)
+    change = ParamsChange(values=tuple(values))
+    ProposeBody.decode(ProposeBody(title=title, summary=summary, change=change).encode())
+    now = ask_node(rpc_url, lambda client: client.call("chain_params"))["params"]
+    compute_params(ChainParams(**now), change)  # what the chain would refuse costs no fee
+    _propose(key_path, title, summary, change, rpc_url, as_json)
 
 
 @gov.command("propose-upgrade")

@@ -274,15 +274,16 @@ def send_and_show(
 
 
 async def ask_pages(client: RpcClient, method: str, name: str, **params: object) -> dict[str, Any]:
-    """All pages of a list as one answer."""
+    """All pages of a list as one answer. Cursors may rise or fall; one that comes again ends it."""
     found: list[Any] = []
     cursor: int | None = 0
     page: dict[str, Any] = {}
-    while cursor is not None:
+    seen: set[int | None] = set()
+    while cursor is not None and cursor not in seen:
+        seen.add(cursor)
         page = await client.call(method, cursor=cursor, limit=PAGE, **params)
         found += page[name]
-        after = page["next_cursor"]
-        cursor = after if after is None or after > cursor else None
+        cursor = page["next_cursor"]
     return {**page, name: found}
 
 

@@ -32,12 +32,12 @@ from consensus.messages import (
 from consensus.statement import Statement, propose_sign_bytes
 from ledger.block import Block
 from ledger.certificate import Certificate
-from ledger.chain import BlockTooEarly, Chain, Commit
+from ledger.chain import Chain, Commit
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
-from ledger.execution import BlockFacts, HandlerError
-from ledger.tx import Tx
+from ledger.execution import BlockFacts
 from ledger.upgrade import UpgradeNeeded
 from node import wire
+from node.block_work import BlockWork
 from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
 from node.proposals import ProposalExchange
@@ -45,10 +45,6 @@ from node.txpool import TxPool
 from p2p.link import P2PLink
 
 INPUTS_MAX = 20_000
-BUILD_TRIES_MAX = 16
-"""For how long after its time a final height's validators are held to it (rule 15); well within
-the time that their stake stays bonded or unbonding."""
-JUDGING_MAX = 16
 
 log = structlog.get_logger("consensus")
 
@@ -85,7 +81,6 @@ class ConsensusDriver:
         self.failures_total = 0
         self.last_failure = ""
         self._chain = chain
-        self._make_facts = make_facts
         self._evidence = evidence
         self._guard = guard
         self._link = link
@@ -101,7 +96,14 @@ class ConsensusDriver:
         self._inputs: deque[inputs.Input] = deque()
         self._is_stepping = False
         self._timers: dict[inputs.TimerId, asyncio.TimerHandle] = {}
-        self._judging: set[asyncio.Task[None]] = set()
+        self._blocks = BlockWork(
+            chain=chain,
+            txpool=txpool,
+            make_facts=make_facts,
+            wall_ms=wall_ms,
+            feed=self.feed,
+            note_failure=self._note_failure,
+        )
         self.proposals = ProposalExchange(
             link=link, txpool=txpool, on_complete=self._on_proposal, on_offence=on_offence
         )
@@ -151,7 +153,7 @@ class ConsensusDriver:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self.core, self._make_facts, self._guard = core, make_facts, guard
+        self.core, self._blocks.make_facts, self._guard = core, make_facts, guard
 
     def _end_before(self, needed: UpgradeNeeded) -> None:
         """No height begins any more. A core at the last one stays there: it has nothing to vote
@@ -314,8 +316,7 @@ class ConsensusDriver:
         self._inputs.clear()
         for timer in self._timers.values():
             timer.cancel()
-        for task in self._judging:
-            task.cancel()
+        self._blocks.stop()
         if reason != "node is stopping":
             log.error("consensus stopped", reason=reason)
 
@@ -345,9 +346,9 @@ class ConsensusDriver:
                 if timer is not None:
                     timer.cancel()
             case fx.BuildBlock():
-                self._build(effect)
+                self._blocks.build(effect)
             case fx.JudgeBlock():
-                self._judge(effect.block, effect.fresh)
+                self._blocks.judge(effect.block, effect.fresh)
             case fx.Finalise():
                 self._finalise(effect)
             case fx.FoundEvidence():
@@ -430,72 +431,6 @@ class ConsensusDriver:
             self.feed(inputs.TimerFired(timer=timer))
 
         self._timers[timer] = self._loop.call_later(delay_ms / 1000, fire)
-
-    def _build(self, effect: fx.BuildBlock) -> None:
-        block = None
-        if effect.height == self._chain.height + 1:
-            try:
-                block = self._build_around_bugs(effect.view)
-            except UsageError:  # the operator's to mend; others lead on
-                self._note_failure("no block could be built", height=effect.height)
-        self.feed(inputs.BlockBuilt(height=effect.height, view=effect.view, block=block))
-
-    def _build_around_bugs(self, view: int) -> Block:
-        """A block of what is pending. A tx that a handler can not run is barred, since it would
-        keep every leader that holds it from proposing; after some of them the block is empty."""
-        params = self._chain.params
-        time_ms = self._wall_ms()
-        facts = self._make_facts(time_ms)
-        for tries_left in reversed(range(BUILD_TRIES_MAX)):
-            candidates = self._txpool.mempool.candidates(
-                bytes_max=params.block_bytes_max, count_max=params.block_txs_max
-            )
-            try:
-                return self._chain.build(
-                    view=view,
-                    facts=facts,
-                    time_ms=time_ms,
-                    candidates=candidates if tries_left else (),
-                )
-            except HandlerError as error:
-                self._note_failure("a tx can not be executed; it is barred", tx=error.tx_id.hex())
-                self._txpool.bar(error.tx_id)
-        raise AssertionError("a block without txs runs no handler")
-
-    def _judge(self, block: Block, fresh: bool) -> None:
-        txs = self._txpool.pending_txs(block.tx_ids)
-        if txs is not None:
-            self.feed(self._verdict(block, txs, fresh))
-            return
-        if len(self._judging) >= JUDGING_MAX:
-            self.feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.EARLY))
-            return
-        task = self._loop.create_task(self._judge_unseen(block, fresh), name="judge")
-        self._judging.add(task)
-        task.add_done_callback(self._judging.discard)
-
-    async def _judge_unseen(self, block: Block, fresh: bool) -> None:
-        try:
-            txs = await self._txpool.verified_txs(block.txs)
-        except InvalidInputError as error:
-            log.warning("block refused", height=block.height, error=str(error))
-            self.feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.INVALID))
-        else:
-            self.feed(self._verdict(block, txs, fresh))
-
-    def _verdict(self, block: Block, txs: Sequence[Tx], fresh: bool) -> inputs.BlockJudged:
-        verdict = inputs.Verdict.VALID
-        try:
-            self._chain.judge(block, txs, now_ms=self._wall_ms() if fresh else None)
-        except BlockTooEarly:
-            verdict = inputs.Verdict.EARLY
-        except InvalidInputError as error:
-            log.warning("block refused", height=block.height, error=str(error))
-            verdict = inputs.Verdict.INVALID
-        except Exception:  # a bug of ours: no vote for what we can not judge
-            self._note_failure("a block can not be judged", height=block.height)
-            verdict = inputs.Verdict.INVALID
-        return inputs.BlockJudged(block_hash=block.hash, verdict=verdict)
 
     def _finalise(self, effect: fx.Finalise) -> None:
         if effect.block.height != self._chain.height + 1:

@@ -4,46 +4,42 @@ Implements `rpc.api.NodeApi` over other nodes' endpoints. Each answer is asked o
 proofs from the verified head on; what does not verify is noted against the endpoint and asked of
 the next. An answer is put together from what was verified, so that nothing unproven passes. What
 can't be verified is refused: UNVERIFIED if no endpoint gave a good answer, UNSUPPORTED for methods
-whose answers carry no proof. `tx_submit` is passed on: a receipt of a tx proves nothing, its
-effects do.
+whose answers carry no proof (docs/rpc.md lists them). `tx_submit` is passed on: a receipt of a tx
+proves nothing, its effects do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from audit.receipt import Receipt
 from audit.verify import verify_membership
 from did import resolver
-from did.verify import decode_proof_finality, verify_proof, verify_resolution
+from did.record import Record
+from did.verify import verify_proof, verify_resolution
+from did.verify_history import verify_history
 from ledger import codec
 from ledger.accounts import Account, account_key
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.finality import FinalityProof
-from ledger.light import Judgement, Verdict, judge, judge_decoded
 from ledger.merkle import compute_leaf_hash
 from ledger.params import PARAMS_KEY, ChainParams
-from ledger.state import verify_state_proof
 from ledger.validator_set import ValidatorSet
-from node.light_follow import Follower, judgement_of
+from node import api_gov, api_stake
+from node.light_ask import Asker
+from node.light_follow import Follower
 from node.light_source import Source, header_json, read_blob
-from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
-from rpc.errors import RpcCode, RpcConnectionError, RpcError, unsupported
+from rpc.api import BlockRef, JsonObject, Readiness, Wait
+from rpc.errors import RpcCode, RpcError, not_ready, unsupported
 from rpc.metrics import MetricValue
 from rpc.params import text_of_bytes
 from rpc.results import API_VERSION
 
-T = TypeVar("T")
-
-
-class _NotVerified(Exception):
-    """An answer's proof was judged, and is not to be relied on."""
-
-    def __init__(self, judgement: Judgement) -> None:
-        super().__init__(judgement.reason)
-        self.judgement = judgement
+HISTORY_PAGE = 100
+HISTORY_OPERATIONS_MAX = 5000
+"""Read for one answer of did_history."""
 
 
 class LightApi:
@@ -52,49 +48,7 @@ class LightApi:
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
-
-    # --- asking ---
-
-    async def _ask(self, work: Callable[[Source], Awaitable[T]]) -> T:
-        """The first verified answer. Raises RpcError: the endpoint's own refusal if it is all that
-        came, else UNVERIFIED with the verdict as reason."""
-        failure: RpcError | None = None
-        for source in list(self._follower.sources):
-            try:
-                return await work(source)
-            except _NotVerified as error:
-                judgement = error.judgement
-            except RpcError as error:
-                failure = failure or error
-                continue
-            except (RpcConnectionError, InvalidInputError) as error:
-                judgement = judgement_of(error)
-            self._follower.note(source, judgement)
-            failure = RpcError(
-                RpcCode.UNVERIFIED,
-                f"no endpoint gave an answer that verifies: {judgement.reason}",
-                reason=f"light/{judgement.verdict}",
-                got=source.url,
-            )
-        assert failure is not None, "there is at least one endpoint"
-        raise failure
-
-    def _accept(self, judgement: Judgement) -> None:
-        if judgement.verdict is not Verdict.VALID:
-            raise _NotVerified(judgement)
-
-    def _judge(self, proof: bytes, *, is_newest: bool) -> FinalityProof:
-        """A finality proof that may be relied on. Raises _NotVerified."""
-        follower = self._follower
-        self._accept(
-            judge(
-                proof,
-                follower.trust,
-                now_ms=follower.now_ms(),
-                max_age_ms=follower.max_age_ms if is_newest else None,
-            )
-        )
-        return FinalityProof.decode(proof)
+        self._asker = Asker(follower)
 
     def _check_caller(self, trusted_height: int | None) -> None:
         if trusted_height:
@@ -161,12 +115,12 @@ class LightApi:
         async def work(source: Source) -> FinalityProof:
             reference = block.hex() if isinstance(block, bytes) else block
             answer = await source.call("chain_header", block=reference, trusted_height=trust.height)
-            proof = self._judge(read_blob(answer, "finality"), is_newest=block is None)
+            proof = self._asker.judge(read_blob(answer, "finality"), is_newest=block is None)
             if block not in (None, proof.header.height, proof.header.hash):
                 raise InvalidInputError("the answer is about another block")
             return proof
 
-        proof = await self._ask(work)
+        proof = await self._asker.ask(work)
         return {
             "height": proof.header.height,
             "hash": proof.header.hash.hex(),
@@ -182,7 +136,7 @@ class LightApi:
             answer = await source.call(
                 "chain_validators", height=height, trusted_height=self._follower.trust.height
             )
-            proof = self._judge(read_blob(answer, "finality"), is_newest=height is None)
+            proof = self._asker.judge(read_blob(answer, "finality"), is_newest=height is None)
             validators = ValidatorSet.decode(read_blob(answer, "encoded"))
             if height not in (None, proof.header.height):
                 raise InvalidInputError("the answer is about another height")
@@ -190,7 +144,7 @@ class LightApi:
                 raise InvalidInputError("the validator set is not the one the header names")
             return proof, validators
 
-        proof, validators = await self._ask(work)
+        proof, validators = await self._asker.ask(work)
         return {
             "height": proof.header.height,
             "hash": validators.hash.hex(),
@@ -207,7 +161,7 @@ class LightApi:
         self, account: bytes, height: int | None, trusted_height: int = 0
     ) -> JsonObject:
         self._check_caller(trusted_height)
-        value, proof = await self._row(
+        value, proof = await self._asker.row(
             account_key(account), height, "chain_account", account=account.hex(), height=height
         )
         found = Account(balance=0, nonce=0) if value is None else Account.decode(value)
@@ -220,7 +174,7 @@ class LightApi:
 
     async def chain_params(self, trusted_height: int = 0) -> JsonObject:
         self._check_caller(trusted_height)
-        value, proof = await self._row(PARAMS_KEY, None, "chain_params")
+        value, proof = await self._asker.row(PARAMS_KEY, None, "chain_params")
         if value is None:
             raise InvalidInputError("the state has no parameters")
         params = ChainParams.decode(value)
@@ -228,32 +182,6 @@ class LightApi:
             "params": {name: getattr(params, name) for name in params.__dataclass_fields__},
             "proof": proof,
         }
-
-    async def _row(
-        self, key: bytes, at_height: int | None, method: str, **params: object
-    ) -> tuple[bytes | None, dict[str, object]]:
-        """A verified state row (None: absent) and its proof member."""
-
-        async def work(source: Source) -> tuple[bytes | None, dict[str, object]]:
-            answer = await source.call(method, **params, trusted_height=self._follower.trust.height)
-            shown = answer.get("proof")
-            if not isinstance(shown, dict):
-                raise InvalidInputError("the answer has no proof")
-            finality = self._judge(read_blob(shown, "finality"), is_newest=at_height is None)
-            if at_height not in (None, finality.header.height):
-                raise InvalidInputError("the answer is about another height")
-            value = None if shown.get("value") is None else read_blob(shown, "value")
-            state_proof = read_blob(shown, "state_proof")
-            verify_state_proof(finality.header.state_root, key, value, state_proof)
-            return value, proof_json(
-                height=finality.header.height,
-                key=key,
-                value=value,
-                state_proof=state_proof,
-                finality=finality.encode(),
-            )
-
-        return await self._ask(work)
 
     # --- txs ---
 
@@ -278,7 +206,7 @@ class LightApi:
         return await self._pass_on("did_submit", tx, wait, timeout_ms)
 
     async def _pass_on(self, method: str, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
-        return await self._ask(
+        return await self._asker.ask(
             lambda source: source.call(
                 method, tx=text_of_bytes(tx), wait=wait, timeout_ms=timeout_ms
             )
@@ -301,7 +229,7 @@ class LightApi:
             answer = dict(
                 await source.call("did_resolve", did=did, trusted_height=follower.trust.height)
             )
-            self._judge_did(_shown_proof(answer), is_newest=True)
+            self._asker.judge_did(_shown_proof(answer), is_newest=True)
             verify_resolution(
                 answer,
                 did=did,
@@ -312,7 +240,7 @@ class LightApi:
             )
             return answer
 
-        return await self._ask(work)
+        return await self._asker.ask(work)
 
     async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         self._check_caller(trusted_height)
@@ -322,7 +250,7 @@ class LightApi:
             answer = await source.call(
                 "did_proof", did=did, height=height, trusted_height=follower.trust.height
             )
-            self._judge_did(answer.get("proof"), is_newest=height is None)
+            self._asker.judge_did(answer.get("proof"), is_newest=height is None)
             header, record, _ = verify_proof(
                 answer.get("proof"),
                 did=did,
@@ -339,18 +267,141 @@ class LightApi:
                 "proof": answer["proof"],
             }
 
-        return await self._ask(work)
+        return await self._asker.ask(work)
 
-    def _judge_did(self, proof: object, *, is_newest: bool) -> None:
-        """Raise _NotVerified unless the finality in a DID's proof object may be relied on."""
+    async def did_history(
+        self, did: str, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        """Of all pages: which operations are nullified follows from the whole history."""
+        self._check_caller(trusted_height)
+
+        async def work(source: Source) -> JsonObject:
+            operations, record, proof = await self._whole_history(source, did)
+            if record is not None:
+                verify_history(operations, record)
+            elif operations:
+                raise InvalidInputError("history of a DID that does not exist")
+            end = min(cursor + limit, len(operations))
+            return {
+                "did": did,
+                "operations": operations[cursor:end],
+                "nextCursor": end if cursor < end < len(operations) else None,
+                "proof": proof,
+            }
+
+        return await self._asker.ask(work)
+
+    async def _whole_history(
+        self, source: Source, did: str
+    ) -> tuple[list[dict[str, Any]], Record | None, object]:
+        """All operations, the record they belong to, and its verified proof. Raises RpcError
+        NOT_READY if the DID changes meanwhile."""
         follower = self._follower
-        self._accept(
-            judge_decoded(
-                decode_proof_finality(proof),
-                follower.trust,
-                now_ms=follower.now_ms(),
-                max_age_ms=follower.max_age_ms if is_newest else None,
+        operations: list[dict[str, Any]] = []
+        first: tuple[Record | None, object] | None = None
+        while len(operations) < HISTORY_OPERATIONS_MAX:
+            answer = await source.call(
+                "did_history",
+                did=did,
+                cursor=len(operations),
+                limit=HISTORY_PAGE,
+                trusted_height=follower.trust.height,
             )
+            proof, page = answer.get("proof"), answer.get("operations")
+            self._asker.judge_did(proof, is_newest=True)
+            _, record, _ = verify_proof(
+                proof,
+                did=did,
+                trusted=follower.trust.validators,
+                chain_id=follower.trust.chain_id,
+                max_age_ms=None,
+                now_ms=None,
+            )
+            first = first or (record, proof)
+            if record != first[0]:
+                raise not_ready("the DID changed while its history was read", reason="did/changed")
+            total = 0 if record is None else record.seq + 1
+            wanted = min(HISTORY_PAGE, total - len(operations))
+            if not isinstance(page, list) or len(page) != wanted:
+                raise InvalidInputError("history is not whole", expected=f"{wanted} operations")
+            operations += page
+            if len(operations) == total:
+                return operations, *first
+        raise unsupported(f"a history of more than {HISTORY_OPERATIONS_MAX} operations")
+
+    # --- stake and governance: made again from the rows that come with the answer ---
+
+    async def stake_validators(
+        self, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        self._check_caller(trusted_height)
+        return await self._asker.made_again(
+            lambda view, lister: api_stake.validators_json(view, lister, cursor, limit),
+            "stake_validators",
+            cursor=cursor,
+            limit=limit,
+        )
+
+    async def stake_validator(self, operator: bytes, trusted_height: int = 0) -> JsonObject:
+        self._check_caller(trusted_height)
+        return await self._asker.made_again(
+            lambda view, _: api_stake.validator_json(view, operator),
+            "stake_validator",
+            operator=operator.hex(),
+        )
+
+    async def stake_delegations(
+        self,
+        account: bytes | None,
+        validator: bytes | None,
+        cursor: int,
+        limit: int,
+        trusted_height: int = 0,
+    ) -> JsonObject:
+        self._check_caller(trusted_height)
+        if account is None and validator is None:
+            raise unsupported(
+                "stake_delegations of everybody, which no proof shows whole (name an account or "
+                "a validator),"
+            )
+        return await self._asker.made_again(
+            lambda view, lister: api_stake.delegations_json(
+                view, lister, account, validator, cursor, limit
+            ),
+            "stake_delegations",
+            account=None if account is None else account.hex(),
+            validator=None if validator is None else validator.hex(),
+            cursor=cursor,
+            limit=limit,
+        )
+
+    async def stake_unbonding(
+        self, account: bytes | None, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
+        self._check_caller(trusted_height)
+        return await self._asker.made_again(
+            lambda view, _: api_stake.unbonding_json(view, account, cursor, limit),
+            "stake_unbonding",
+            account=None if account is None else account.hex(),
+            cursor=cursor,
+            limit=limit,
+        )
+
+    async def gov_proposals(self, cursor: int, limit: int, trusted_height: int = 0) -> JsonObject:
+        self._check_caller(trusted_height)
+        return await self._asker.made_again(
+            lambda view, _: api_gov.proposals_json(view, cursor, limit),
+            "gov_proposals",
+            cursor=cursor,
+            limit=limit,
+        )
+
+    async def gov_proposal(self, proposal: int, trusted_height: int = 0) -> JsonObject:
+        self._check_caller(trusted_height)
+        return await self._asker.made_again(
+            lambda view, _: api_gov.one_proposal_json(view, proposal),
+            "gov_proposal",
+            proposal=proposal,
         )
 
     # --- the audit log ---
@@ -368,14 +419,14 @@ class LightApi:
             if compute_leaf_hash(receipt.leaf_bytes) != leaf:
                 raise InvalidInputError("the receipt is for another leaf")
             verify_membership(receipt)
-            self._accept(judge_decoded(receipt.finality, follower.trust, now_ms=follower.now_ms()))
+            self._asker.judge_decoded(receipt.finality, is_newest=False)
             return {
                 "leaf": leaf.hex(),
                 "height": receipt.anchor.height,
                 "receipt": text_of_bytes(raw),
             }
 
-        return await self._ask(work)
+        return await self._asker.ask(work)
 
     # --- what carries no proof ---
 
@@ -393,11 +444,6 @@ class LightApi:
 
     async def tx_estimate_fee(self, tx: bytes) -> JsonObject:
         _refuse("tx_estimateFee")
-
-    async def did_history(
-        self, did: str, cursor: int, limit: int, trusted_height: int = 0
-    ) -> JsonObject:
-        _refuse("did_history")
 
     async def audit_stream(self, stream: str) -> JsonObject:
         _refuse("audit_stream")
@@ -422,26 +468,6 @@ class LightApi:
 
     async def audit_checkpoint(self, trusted_height: int = 0) -> JsonObject:
         _refuse("audit_checkpoint")
-
-    async def stake_validators(self, cursor: int, limit: int) -> JsonObject:
-        _refuse("stake_validators")
-
-    async def stake_validator(self, operator: bytes) -> JsonObject:
-        _refuse("stake_validator")
-
-    async def stake_delegations(
-        self, account: bytes | None, validator: bytes | None, cursor: int, limit: int
-    ) -> JsonObject:
-        _refuse("stake_delegations")
-
-    async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
-        _refuse("gov_proposals")
-
-    async def gov_proposal(self, proposal: int) -> JsonObject:
-        _refuse("gov_proposal")
-
-    async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
-        _refuse("stake_unbonding")
 
 
 def _shown_proof(answer: Mapping[str, Any]) -> object:

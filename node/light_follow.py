@@ -6,8 +6,9 @@ answer that can be told agrees, and, if there are witnesses, at least one does. 
 
 - the primary is silent, stale or wrong: it becomes the last of the witnesses, the next one leads;
 - a witness is wrong: noted against it; silent or behind: asked again within the round;
-- a witness proves another header of the same height: an attack. Both proofs are written down and
-  `AttackFound` ends everything, since nobody can say any more which chain is the true one.
+- a witness proves another header of the same height: an attack. Both proofs are written down, with
+  the fork proof that names who signed both (node/light_fork.py), and `AttackFound` ends everything,
+  since nobody can say any more which chain is the true one.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from pathlib import Path
 
 import structlog
 
+from consensus.fork_proof import FORK_PROOF_BYTES_MAX, ForkProof
 from ledger import codec
 from ledger.errors import InvalidInputError, UsageError, ZynkError
-from ledger.finality import FinalityProof
+from ledger.finality import FINALITY_PROOF_BYTES_MAX, FinalityProof
 from ledger.light import (
     Attack,
     Bisection,
@@ -35,30 +37,38 @@ from ledger.light import (
     trust_header,
 )
 from node.files import replace_file
+from node.light_fork import find_fork
 from node.light_source import Source
 from node.light_trust import TrustRoot, load_trust, save_trust
 from rpc.errors import RpcConnectionError, RpcError
 
 STATE_FILE = "trusted.bin"
 ATTACK_FILE = "attack-{height}.bin"
-ATTACK_TAG = "zynk-light-attack/1"
+ATTACK_TAG = "zynk-light-attack/2"
+ATTACK_BYTES_MAX = FORK_PROOF_BYTES_MAX + 2 * FINALITY_PROOF_BYTES_MAX + 1024 * 1024
 WITNESS_TRIES = 6
 WITNESS_WAIT_S = 0.5
+FORK_TIMEOUT_S = 120.0
 MAX_AGE_DEFAULT_MS = 60_000
 
 log = structlog.get_logger("light")
 
 
 class AttackFound(ZynkError):
-    """Two final headers of one height; `path` holds both proofs."""
+    """Two final headers of one height; `path` holds both proofs, and the fork proof unless
+    `why_unnamed` says why there is none."""
 
-    def __init__(self, height: int, path: Path) -> None:
+    def __init__(self, height: int, path: Path, why_unnamed: str) -> None:
+        whom = (
+            f"nobody can be named: {why_unnamed}" if why_unnamed else "zynk inspect fork reads it"
+        )
         super().__init__(
             "two different blocks of one height are final: the chain is under attack",
             expected="one header",
-            got=f"two at height {height}; the proofs are in {path}",
+            got=f"two at height {height}; the proofs are in {path}; {whom}",
         )
         self.path = path
+        self.why_unnamed = why_unnamed
 
 
 @dataclass(slots=True)
@@ -195,15 +205,27 @@ class Follower:
                 continue
             found = compare(reached.proof, answer, self.trust, now_ms=self.now_ms())
             if isinstance(found, Attack):
-                raise AttackFound(height, self._write_attack(found))
+                raise await self._write_attack(found, witness)
             return found
         raise AssertionError("the last try returns")
 
-    def _write_attack(self, attack: Attack) -> Path:
-        path = self.folder / ATTACK_FILE.format(height=attack.first.header.height)
-        replace_file(path, encode_attack(attack))
-        log.error("attack found", height=attack.first.header.height, path=str(path))
-        return path
+    async def _write_attack(self, attack: Attack, witness: Source) -> AttackFound:
+        """At once what is known, then with the fork proof, for which both are asked again."""
+        height = attack.first.header.height
+        path = self.folder / ATTACK_FILE.format(height=height)
+        replace_file(path, encode_attack(attack, None))
+        log.error("attack found", height=height, path=str(path))
+        try:
+            async with asyncio.timeout(FORK_TIMEOUT_S):
+                fork_proof = await find_fork(
+                    attack, (self.sources[0], witness), self.root, self.now_ms()
+                )
+        except (RpcConnectionError, RpcError, InvalidInputError, TimeoutError) as error:
+            why = str(error) or "the endpoints do not answer"
+            log.error("no fork proof", reason=why)
+            return AttackFound(height, path, why)
+        replace_file(path, encode_attack(attack, fork_proof))
+        return AttackFound(height, path, "")
 
     def note(self, source: Source, judgement: Judgement) -> None:
         """Keep what an endpoint's answer was worth."""
@@ -221,8 +243,9 @@ def judgement_of(error: ZynkError) -> Judgement:
     return Judgement(verdict=Verdict.WRONG if is_wrong else Verdict.CANNOT_TELL, reason=str(error))
 
 
-def encode_attack(attack: Attack) -> bytes:
-    """[tag, chain_id, trusted height, trusted set bin, finality proof bin, finality proof bin]."""
+def encode_attack(attack: Attack, fork_proof: ForkProof | None) -> bytes:
+    """[tag, chain_id, trusted height, trusted set bin, finality proof bin, finality proof bin,
+    fork proof bin]; the last is empty if there is none."""
     return codec.encode(
         [
             ATTACK_TAG,
@@ -231,14 +254,41 @@ def encode_attack(attack: Attack) -> bytes:
             attack.trust.validators.encoded,
             attack.first.encode(),
             attack.second.encode(),
+            b"" if fork_proof is None else fork_proof.encode(),
         ]
     )
 
 
 def decode_attack(data: bytes) -> tuple[FinalityProof, FinalityProof]:
-    """The two proofs of `encode_attack`. Raises InvalidInputError."""
-    value = codec.decode(data, bytes_max=16 * 1024 * 1024)
-    tag, _, _, _, first, second = codec.read_array(value, 6, "attack")
-    if tag != ATTACK_TAG:
-        raise InvalidInputError("not an attack file", expected=ATTACK_TAG)
+    """The two finality proofs of `encode_attack`. Raises InvalidInputError."""
+    first, second, _ = _read_attack(data)
     return FinalityProof.decode(first), FinalityProof.decode(second)
+
+
+def decode_fork_proof(data: bytes) -> ForkProof:
+    """A fork proof, by itself or inside an attack file. Raises InvalidInputError."""
+    if not is_attack(data):
+        return ForkProof.decode(data)
+    fork_proof = _read_attack(data)[2]
+    if not fork_proof:
+        raise InvalidInputError(
+            "the attack file holds two finality proofs and no fork proof: nobody can be named"
+        )
+    return ForkProof.decode(fork_proof)
+
+
+def is_attack(data: bytes) -> bool:
+    """Whether these bytes begin as an attack file."""
+    head = codec.encode([ATTACK_TAG])[1:]
+    return data[1 : 1 + len(head)] == head
+
+
+def _read_attack(data: bytes) -> tuple[bytes, bytes, bytes]:
+    value = codec.decode(data, bytes_max=ATTACK_BYTES_MAX)
+    tag, _, _, _, *proofs = codec.read_array(value, 7, "attack")
+    if tag != ATTACK_TAG:
+        raise InvalidInputError("not an attack file", expected=ATTACK_TAG, got=repr(tag)[:40])
+    first, second, fork_proof = (
+        codec.read_bytes(proof, "proof", maximum=FORK_PROOF_BYTES_MAX) for proof in proofs
+    )
+    return first, second, fork_proof

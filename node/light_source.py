@@ -29,6 +29,7 @@ class Source(Protocol):
     async def call(self, method: str, **params: object) -> Mapping[str, Any]: ...
     async def finality(self, height: int | None, trusted_height: int) -> bytes: ...
     async def light_block(self, height: int) -> bytes: ...
+    async def certificates(self, height: int) -> list[bytes]: ...
     async def close(self) -> None: ...
 
 
@@ -76,6 +77,12 @@ class Endpoint:
             next_validators=following,
         ).encode()
 
+    async def certificates(self, height: int) -> list[bytes]:
+        """What is kept of `height` beside its finalization, wire bytes: it may name who made a
+        fork there."""
+        answer = await self.call("chain_certificate", block=height)
+        return read_blobs(answer, "others")
+
     async def _validators(self, height: int, set_hash: bytes) -> ValidatorSet:
         if set_hash not in self._sets:
             answer = await self.call("chain_validators", height=height, trusted_height=height)
@@ -90,7 +97,18 @@ class Endpoint:
 
 def read_blob(answer: Mapping[str, Any], name: str) -> bytes:
     """A base64url member. Raises InvalidInputError."""
-    text = answer.get(name)
+    return _blob_of(answer.get(name), name)
+
+
+def read_blobs(answer: Mapping[str, Any], name: str) -> list[bytes]:
+    """A list of base64url members. Raises InvalidInputError."""
+    texts = answer.get(name)
+    if not isinstance(texts, list):
+        raise InvalidInputError(f"the answer has no {name}", expected="a list of base64url")
+    return [_blob_of(text, name) for text in texts]
+
+
+def _blob_of(text: object, name: str) -> bytes:
     if not isinstance(text, str):
         raise InvalidInputError(f"the answer has no {name}", expected="base64url")
     try:

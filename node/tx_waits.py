@@ -55,12 +55,12 @@ class TxWaits:
                 if waiter.done() and not waiter.cancelled()
             }
         finally:
-            for tx_id in waiters:  # not those that were left out: others may wait for them
-                self._leave(tx_id)
+            for tx_id, waiter in waiters.items():  # not those left out: others may wait for them
+                self._leave(tx_id, waiter)
 
     def tell(self, tx_id: bytes, fate: Fate) -> None:
-        """Wake those who wait for a tx."""
-        waiter, _ = self._waiters.get(tx_id, (None, 0))
+        """Wake those who wait for a tx. Who begins to wait after this is not told of it."""
+        waiter, _ = self._waiters.pop(tx_id, (None, 0))
         if waiter is not None and not waiter.done():
             waiter.set_result(fate)
 
@@ -72,17 +72,20 @@ class TxWaits:
     def _join(self, tx_id: bytes) -> asyncio.Future[Fate] | None:
         waiter, count = self._waiters.get(tx_id, (None, 0))
         if waiter is None:
-            if len(self._waiters) >= WAITERS_MAX:
+            fate = self._fate_of(tx_id)
+            if fate is None and len(self._waiters) >= WAITERS_MAX:
                 return None
             waiter = asyncio.get_running_loop().create_future()
-            fate = self._fate_of(tx_id)
             if fate is not None:
                 waiter.set_result(fate)
+                return waiter
         self._waiters[tx_id] = (waiter, count + 1)
         return waiter
 
-    def _leave(self, tx_id: bytes) -> None:
-        waiter, count = self._waiters[tx_id]
+    def _leave(self, tx_id: bytes, waiter: asyncio.Future[Fate]) -> None:
+        held, count = self._waiters.get(tx_id, (None, 0))
+        if held is not waiter:
+            return  # it was told, and others may wait for the tx anew
         if count > 1:
             self._waiters[tx_id] = (waiter, count - 1)
         else:

@@ -45,6 +45,8 @@ MESSAGE_OVERHEAD_BYTES = 256
 INBOX_MESSAGES_A_TURN = 16
 ADMIT_BATCH_TXS = 256
 BARRED_MAX = 1024
+DROPPED_KEPT_MAX = 20_000
+"""As many as a full mempool could lose at once."""
 RESTART_PAUSE_S = 0.5
 
 log = structlog.get_logger("tx")
@@ -83,6 +85,8 @@ class TxPool:
         self._inbox_filled = asyncio.Event()
         self._first_seen: dict[bytes, float] = {}
         self._waits = TxWaits(self._fate_of)
+        self._dropped: dict[bytes, str] = {}
+        """Why the last txs that were forgotten were: a wait for one may only be about to begin."""
         self._offer_turn = 0
         self._asks: OrderedDict[tuple[str, int], TokenBucket] = OrderedDict()
         self._barred: dict[bytes, None] = {}
@@ -358,12 +362,19 @@ class TxPool:
 
     def _fate_of(self, tx_id: bytes) -> Fate | None:
         location = self._chain.tx_location(tx_id)
-        return None if location is None else Final(height=location[0], index=location[1])
+        if location is not None:
+            return Final(height=location[0], index=location[1])
+        reason = None if tx_id in self.mempool else self._dropped.get(tx_id)
+        return None if reason is None else Dropped(reason=reason)
 
     def _drop(self, tx_ids: Iterable[bytes], reason: str) -> None:
         """Forget txs that are no longer pending, wake who waits for them."""
         for tx_id in tx_ids:
             self._first_seen.pop(tx_id, None)
+            self._dropped.pop(tx_id, None)
+            self._dropped[tx_id] = reason
+            if len(self._dropped) > DROPPED_KEPT_MAX:
+                del self._dropped[next(iter(self._dropped))]
             self._waits.tell(tx_id, Dropped(reason=reason))
 
     def on_commit(self, commit: Commit) -> None:

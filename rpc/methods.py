@@ -12,6 +12,7 @@ from rpc.params import (
     HEIGHT,
     HEX32,
     Param,
+    Schema,
     blob,
     choice,
     integer,
@@ -181,10 +182,17 @@ _CHAIN = (
     ),
     Method(
         name="chain_certificate",
-        summary="The finalization certificate of a block.",
+        summary="The finalization certificate of a block, and others kept of its height.",
         bind=lambda api: api.chain_certificate,
         params=(_BLOCK,),
-        result=record(height=COUNT, view=COUNT, hash=HEX, encoded=BLOB, signers=array(HEX)),
+        result=record(
+            height=COUNT,
+            view=COUNT,
+            hash=HEX,
+            encoded=BLOB,
+            others=array(BLOB),
+            signers=array(HEX),
+        ),
         errors=(RpcCode.NOT_FOUND, RpcCode.HISTORY_PRUNED),
     ),
     Method(
@@ -441,61 +449,73 @@ _AUDIT = (
 )
 
 _ROW = record(key=BLOB, value=or_null(BLOB), state_proof=BLOB)
-_STAKED_VALIDATOR = record(
-    operator=HEX,
-    public_key=HEX,
-    vrf_key=HEX,
-    cosign_key=HEX,
-    name=TEXT,
-    status={
+_STAKED_VALIDATOR_MEMBERS: dict[str, Schema] = {
+    "operator": HEX,
+    "public_key": HEX,
+    "vrf_key": HEX,
+    "cosign_key": HEX,
+    "name": TEXT,
+    "status": {
         "type": "string",
         "enum": ["active", "standby", "jailed", "may-unjail", "tombstoned", "retired"],
     },
-    power=AMOUNT,
-    tokens=AMOUNT,
-    shares=AMOUNT,
-    self_bond=AMOUNT,
-    commission_ppm=COUNT,
-    commission_owed=AMOUNT,
-    jailed_until_ms=COUNT,
-    missed=COUNT,
-    missed_window=COUNT,
-    slash=or_null(record(offence_height=COUNT, slashed_height=COUNT, ppm=COUNT)),
-    row=_ROW,
-)
+    "power": AMOUNT,
+    "tokens": AMOUNT,
+    "shares": AMOUNT,
+    "self_bond": AMOUNT,
+    "commission_ppm": COUNT,
+    "commission_owed": AMOUNT,
+    "jailed_until_ms": COUNT,
+    "missed": COUNT,
+    "missed_window": COUNT,
+    "slash": or_null(record(offence_height=COUNT, slashed_height=COUNT, ppm=COUNT)),
+    "row": _ROW,
+}
+_STAKED_VALIDATOR = record(**_STAKED_VALIDATOR_MEMBERS)
+_ROWS: dict[str, Schema] = {"rows": array(_ROW), "finality": BLOB}
+"""What a whole answer follows from, with the items' own rows (node/answer_view.py)."""
 _OF_ACCOUNT = Param(name="account", kind=HEX32, description="Whose; absent: everybody's.")
 _STAKE = (
     Method(
         name="stake_validators",
-        summary="All validators with their stake, by power; each with its state row, proven.",
+        summary="All validators with their stake: candidates by power, then the others; proven.",
         bind=lambda api: api.stake_validators,
-        params=(_CURSOR, _LIMIT),
+        params=(_CURSOR, _LIMIT, _TRUSTED),
+        cost=10,
         result=record(
             height=COUNT,
             validators=array(_STAKED_VALIDATOR),
+            candidates=COUNT,
+            listed=array(HEX),
             next_cursor=_NEXT_CURSOR,
-            finality=BLOB,
+            **_ROWS,
         ),
     ),
     Method(
         name="stake_validator",
         summary="One validator: keys, stake, commission, status, heights missed; proven.",
         bind=lambda api: api.stake_validator,
-        params=(Param(name="operator", kind=HEX32, description="Its account.", required=True),),
-        result=_STAKED_VALIDATOR,
+        params=(
+            Param(name="operator", kind=HEX32, description="Its account.", required=True),
+            _TRUSTED,
+        ),
+        result=record(height=COUNT, **_STAKED_VALIDATOR_MEMBERS, **_ROWS),
         errors=(RpcCode.NOT_FOUND,),
     ),
     Method(
         name="stake_delegations",
-        summary="Stakes bonded to validators, and rewards so far; each with its row, proven.",
+        summary="Stakes bonded to validators, and rewards so far; proven.",
         bind=lambda api: api.stake_delegations,
         params=(
             _OF_ACCOUNT,
             Param(name="validator", kind=HEX32, description="To whom; absent: to all."),
             _CURSOR,
             _LIMIT,
+            _TRUSTED,
         ),
+        cost=10,
         result=record(
+            {"listed": array(HEX)},
             height=COUNT,
             delegations=array(
                 record(
@@ -509,14 +529,15 @@ _STAKE = (
                 )
             ),
             next_cursor=_NEXT_CURSOR,
-            finality=BLOB,
+            **_ROWS,
         ),
     ),
     Method(
         name="stake_unbonding",
-        summary="Undelegated stakes that wait for their time, in the order of the queue.",
+        summary="Undelegated stakes that wait for their time, in the order of the queue; proven.",
         bind=lambda api: api.stake_unbonding,
-        params=(_OF_ACCOUNT, _CURSOR, _LIMIT),
+        params=(_OF_ACCOUNT, _CURSOR, _LIMIT, _TRUSTED),
+        cost=10,
         result=record(
             height=COUNT,
             entries=array(
@@ -530,38 +551,38 @@ _STAKE = (
                 )
             ),
             next_cursor=_NEXT_CURSOR,
-            finality=BLOB,
+            **_ROWS,
         ),
     ),
 )
 
-_PROPOSAL = record(
-    id=COUNT,
-    proposer=HEX,
-    deposit=AMOUNT,
-    title=TEXT,
-    summary=TEXT,
-    change=ANY_OBJECT,
-    status={"type": "string", "enum": ["open", "passed", "rejected", "no_quorum", "failed"]},
-    code=TEXT,
-    opened_height=COUNT,
-    end_ms=COUNT,
-    closed_height=COUNT,
-    yes=AMOUNT,
-    no=AMOUNT,
-    abstain=AMOUNT,
-    bonded=AMOUNT,
-    row=_ROW,
-)
+_PROPOSAL_MEMBERS: dict[str, Schema] = {
+    "id": COUNT,
+    "proposer": HEX,
+    "deposit": AMOUNT,
+    "title": TEXT,
+    "summary": TEXT,
+    "change": ANY_OBJECT,
+    "status": {"type": "string", "enum": ["open", "passed", "rejected", "no_quorum", "failed"]},
+    "code": TEXT,
+    "opened_height": COUNT,
+    "end_ms": COUNT,
+    "closed_height": COUNT,
+    "yes": AMOUNT,
+    "no": AMOUNT,
+    "abstain": AMOUNT,
+    "bonded": AMOUNT,
+    "row": _ROW,
+}
+_PROPOSAL = record(**_PROPOSAL_MEMBERS)
 _GOVERNANCE = (
     Method(
         name="gov_proposals",
-        summary="Proposals, newest first, with their tallies; each with its state row, proven.",
+        summary="Proposals, newest first, with their tallies; proven.",
         bind=lambda api: api.gov_proposals,
-        params=(_CURSOR, _LIMIT),
-        result=record(
-            height=COUNT, proposals=array(_PROPOSAL), next_cursor=_NEXT_CURSOR, finality=BLOB
-        ),
+        params=(_CURSOR, _LIMIT, _TRUSTED),
+        cost=10,
+        result=record(height=COUNT, proposals=array(_PROPOSAL), next_cursor=_NEXT_CURSOR, **_ROWS),
     ),
     Method(
         name="gov_proposal",
@@ -574,8 +595,9 @@ _GOVERNANCE = (
                 description="Its id.",
                 required=True,
             ),
+            _TRUSTED,
         ),
-        result=_PROPOSAL,
+        result=record(height=COUNT, **_PROPOSAL_MEMBERS, **_ROWS),
         errors=(RpcCode.NOT_FOUND,),
     ),
 )

@@ -17,13 +17,9 @@ from fractions import Fraction
 import pytest
 
 from ledger import codec
-from ledger.accounts import read_account
 from ledger.errors import InvalidInputError
 from ledger.execution import BlockContext
-from ledger.genesis_state import SUPPLY_KEY
 from ledger.params import DAY_MS, PPM
-from ledger.pools import read_amount
-from ledger.staking_delegations import Stake, open_stake
 from ledger.staking_messages import (
     CONSENSUS,
     COSIGN,
@@ -37,14 +33,11 @@ from ledger.staking_messages import (
     WithdrawBody,
     prove_possession,
 )
-from ledger.staking_record import POWER_UNIT, tokens_of_shares, vrf_key_at
-from ledger.staking_rewards import read_distribution, settle
-from ledger.staking_rows import HOPS_MAX, read_candidates, read_unbonding
+from ledger.staking_record import POWER_UNIT, tokens_of_shares
+from ledger.staking_rows import HOPS_MAX
 from ledger.staking_slashing import slash_double_sign, slash_downtime
-from ledger.staking_unbonding import compute_released, read_queue
-from ledger.validator_rows import NEXT_KEY, SET_KEY
-from ledger.validator_set import ValidatorSet
 from tests.property.campaign import is_soak
+from tests.property.staking_comparison import ACCOUNTS, Comparison
 from tests.property.staking_twin import ZERO, Leaving, Lot, Twin
 from tests.unit.staking_world import (
     BALANCE,
@@ -63,8 +56,6 @@ BUSY = 5
 """The account that sends most, so that its stakes become entangled."""
 EPISODE_MESSAGES = 125
 EPISODES = 800 if is_soak() else 40
-ACCOUNTS = 16
-NUMBERS = {account(number): number for number in range(ACCOUNTS)}
 STEPS_MS = [1000] * 8 + [20_000] * 4 + [200_000] * 2 + [1_000_000, 30 * DAY_MS]
 KINDS = {
     "delegate": 24,
@@ -122,7 +113,7 @@ class Episode:
         balances = dict.fromkeys(range(ACCOUNTS), BALANCE)
         self.twin = Twin(self.params, bonds, balances, START_MS)
         self.next_key = 100
-        self.owners = {key_of(CONSENSUS, number).public_key: number for number in range(4)}
+        self.comparison = Comparison(self.world, self.twin)
         self.codes: Counter[str] = Counter()
         self.messages = 0
 
@@ -136,9 +127,9 @@ class Episode:
             for _ in range(self.rng.randint(0, 12)):
                 self.message()
             self.world.end()
-            self.compare_sets()
-            self.compare_stakes()
-            self.compare_amounts()
+            self.comparison.sets()
+            self.comparison.stakes()
+            self.comparison.amounts(self.messages)
 
     def punish(self, context: BlockContext) -> None:
         """Before the block, as evidence and liveness would."""
@@ -200,15 +191,6 @@ class Episode:
         held = [o for o, v in self.twin.validators.items() if payer in v.lots]
         return self.rng.choice(held) if held and self.rng.random() < 0.9 else self.some_operator()
 
-    def peek(self, operator: int, delegator: int) -> tuple[Stake, int]:
-        """A stake as a message would find it, and the rewards that it would be paid."""
-        state = self.world.state
-        before = read_account(state, account(delegator)).balance
-        stake = open_stake(self.world.context, account(operator), account(delegator))
-        paid = read_account(state, account(delegator)).balance - before
-        state.journal.clear()
-        return stake, paid
-
     def some_shares(self, held: int) -> int:
         rng = self.rng
         if rng.random() < 0.05:
@@ -259,7 +241,7 @@ class Episode:
         """Shares of each lot (the free one first), or why there are none."""
         if operator not in self.twin.validators:
             return [], "stake/no-validator"
-        delegation = self.peek(operator, delegator)[0].delegation
+        delegation = self.comparison.peek(operator, delegator)[0].delegation
         if not delegation.shares:
             return [], "stake/no-delegation"
         return [delegation.free_shares, *(hop.shares for hop in delegation.hops)], ""
@@ -300,7 +282,7 @@ class Episode:
             return "stake/too-few-shares"
         if shares > sizes[0]:
             return "stake/hop-open"
-        if not tokens_of_shares(self.peek(source, payer)[0].record, shares):
+        if not tokens_of_shares(self.comparison.peek(source, payer)[0].record, shares):
             return "stake/worthless"
         code = twin.refuse_entry(target)
         if code:
@@ -436,89 +418,6 @@ class Episode:
         code = "stake/retired" if validator.retired else ""
         validator.retired = True
         return codec.encode([]), code
-
-    # --- comparing ---
-
-    def compare_sets(self) -> None:
-        """Candidates from tokens; the set of H+2 from them; then the twin's rewards."""
-        world, twin = self.world, self.twin
-        listed = {NUMBERS[c.operator]: c.power for c in read_candidates(world.state)}
-        expected = {}
-        for number, validator in twin.validators.items():
-            own, least = validator.value(number), self.params.self_bond_min
-            out = validator.slash is not None or validator.jailed_until or validator.retired
-            power = world.validator(number).tokens // POWER_UNIT
-            if out or power < 1 or number not in validator.lots:
-                continue
-            # Between these the integers decide. The operator's own hops may owe a slash.
-            owes = sum((lot.ghost for lot in validator.lots[number]), ZERO)
-            doubt = validator.err + 2
-            if own - doubt >= least or (own + owes + doubt > least and number in listed):
-                expected[number] = power
-        assert listed == expected
-        ranked = sorted(expected, key=lambda n: (-expected[n], account(n)))
-        active = {n: expected[n] for n in ranked[: self.params.validators_max]}
-        following = active or twin.sets[1]
-        twin.end(following)
-        assert self.powers(NEXT_KEY) == following
-        assert self.powers(SET_KEY) == twin.sets[0]
-
-    def powers(self, key: bytes) -> dict[int, int]:
-        """Of a set; keys that were rotated away may still vote on the next height."""
-        row = self.world.state.get(key)
-        assert row is not None
-        present = {}
-        for number, validator in self.twin.validators.items():
-            present[key_of(CONSENSUS, validator.consensus).public_key] = number
-        self.owners.update(present)
-        members = ValidatorSet.decode(row).validators
-        assert key != NEXT_KEY or all(member.public_key in present for member in members)
-        return {self.owners[member.public_key]: member.power for member in members}
-
-    def compare_stakes(self) -> None:
-        world, twin = self.world, self.twin
-        distribution = read_distribution(world.state)
-        for number, validator in twin.validators.items():
-            record = world.validator(number)
-            near(record.tokens, validator.tokens, validator.err + 1, "tokens")
-            owed = settle(record, distribution)[0].commission_owed
-            slack = validator.commission_slack + 1
-            near(owed, validator.commission_owed, slack, "commission")
-            assert record.consensus_key == key_of(CONSENSUS, validator.consensus).public_key
-            assert record.cosign_key == key_of(COSIGN, validator.cosign).public_key
-            counts = validator.next_vrf_height and twin.height >= validator.next_vrf_height
-            vrf = validator.next_vrf if counts else validator.vrf
-            assert vrf_key_at(record, twin.height) == key_of(VRF, vrf).public_key
-            for delegator in range(ACCOUNTS):
-                held = world.delegation(number, delegator).shares > 0
-                if not held and delegator not in validator.lots:
-                    continue
-                stake, paid = self.peek(number, delegator)
-                value = tokens_of_shares(stake.record, stake.delegation.shares)
-                near(value, validator.value(delegator), validator.err + 3, "stake")
-                owing = twin.owed.get((number, delegator), ZERO)
-                near(paid, owing, twin.slack[delegator] + 3, "rewards")
-
-    def compare_amounts(self) -> None:
-        world, twin = self.world, self.twin
-        waiting: Counter[int] = Counter()
-        for seq in range(*read_queue(world.state)):
-            entry = read_unbonding(world.state, seq)
-            assert entry is not None
-            waiting[NUMBERS[entry.delegator]] += compute_released(world.state, entry)
-        for number in range(ACCOUNTS):
-            mine = [entry for entry in twin.leaving if entry.delegator == number]
-            doubt = sum((entry.err + 3 for entry in mine), ZERO)
-            total = sum((entry.value for entry in mine), ZERO)
-            near(waiting[number], total, doubt, "unbonding")
-            balance = world.account(number).balance
-            near(balance, twin.balances[number], twin.slack[number] + 1, "balance")
-        supply = read_amount(world.state, SUPPLY_KEY)
-        near(supply, twin.supply(), Fraction(3 * (self.messages + twin.height) + 10), "supply")
-
-
-def near(found: int, expected: Fraction, doubt: Fraction, what: str) -> None:
-    assert abs(found - expected) <= doubt, (what, found, float(expected), float(doubt))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import cast
 
 from audit.leaf import decode_stream_text
@@ -13,6 +14,7 @@ from did.build import create_operation
 from did.control import Control
 from did.operation import decode_operation
 from ledger.chain import Chain, Commit
+from ledger.execution import BlockModule
 from ledger.fees import sign_tx
 from ledger.mempool import Mempool
 from ledger.store import MemoryStore, Store
@@ -43,7 +45,12 @@ OWNER = key_of(8)
 class AnchoringWorld:
     """`chain_store` and `store` outlive it, as disks do."""
 
-    def __init__(self, chain_store: Store | None = None, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        chain_store: Store | None = None,
+        store: Store | None = None,
+        modules: Sequence[BlockModule] = (),
+    ) -> None:
         self.chain_store = chain_store or MemoryStore()
         self.store = store or MemoryStore()
         self.chain = Chain.open(
@@ -52,7 +59,7 @@ class AnchoringWorld:
             build_handlers(CHAIN_ID),
             AUDIT_LOG,
             commit_rows,
-            modules=(ChangingSeed(),),
+            modules=(ChangingSeed(), *modules),
         )
         self.log_tree = LogTree(self.chain_store)
         self.link = FakeLink()
@@ -88,7 +95,7 @@ class AnchoringWorld:
             time_ms=time.time_ns() // 1_000_000,
             candidates=self.pool.mempool.candidates(bytes_max=10**6, count_max=100),
         )
-        commit = self.chain.commit(block, certify(block))
+        commit = self.chain.commit(block, certify(block, voters=self.chain.validators))
         self.pool.on_commit(commit)
         self.anchoring.on_commit(commit)
         return commit

@@ -19,6 +19,7 @@ from ledger.merkle import compute_leaf_hash, compute_root
 from ledger.params import ChainParams
 from ledger.store import Store
 from ledger.tx import Message, Tx
+from ledger.validator_set import ValidatorSet
 
 CHAIN_ID = "test-1"
 GENESIS_TIME_MS = 1_700_000_000_000
@@ -155,11 +156,12 @@ def certify(
     view: int = 1,
     kind: VoteKind = VoteKind.FINALIZE,
     keys: Mapping[bytes, KeyPair] = VALIDATOR_KEYS,
+    voters: ValidatorSet = GENESIS.validators,
 ) -> Certificate:
-    """A certificate for `block` signed by `keys`."""
+    """A certificate for `block` signed by those `keys` that are of `voters`."""
     message = vote_sign_bytes(CHAIN_ID, kind, block.height, view, block.hash)
     signatures = {public: key.sign(message) for public, key in keys.items()}
-    return Certificate.of(kind, block.height, view, block.hash, signatures, GENESIS.validators)
+    return Certificate.of(kind, block.height, view, block.hash, signatures, voters)
 
 
 def build(chain: Chain, txs: Sequence[Tx] = (), *, time_ms: int = 0) -> Block:

@@ -11,7 +11,7 @@ import pytest
 from ledger import codec
 from ledger.accounts import account_key
 from ledger.block import PROTOCOL_VERSION, Block, Header
-from ledger.certificate import VoteKind
+from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.chain import CANDIDATES_MAX, BlockTooEarly, Chain
 from ledger.consensus_rows import ConsensusRows
 from ledger.errors import InvalidInputError, UsageError
@@ -327,6 +327,16 @@ def test_candidates_and_certificates_are_kept_until_their_height_is_final() -> N
     # a second block's certificate would prove who made a fork, so it stays
     assert again.load_consensus(1) == ([], certificates[1:])
     assert open_chain(store).load_consensus(1) == ([], certificates[1:])
+    again.store_consensus([], [nullification(1, view=3), nullification(1, view=2)])
+    views = [c.view for c in again.other_certificates(1, 2)]
+    assert views == [certificates[1].view, 2], "the lowest, as a fork proof wants them"
+    assert again.other_certificates(2, 9) == []
+
+
+def nullification(height: int, view: int) -> Certificate:
+    message = vote_sign_bytes(CHAIN_ID, VoteKind.NULLIFY, height, view, b"")
+    votes = {public: key.sign(message) for public, key in VALIDATOR_KEYS.items()}
+    return Certificate.of(VoteKind.NULLIFY, height, view, b"", votes, GENESIS.validators)
 
 
 def test_certificates_that_could_prove_a_fork_are_kept_up_to_a_number() -> None:

@@ -140,11 +140,22 @@ def test_voted_parameters_rule_the_next_block() -> None:
     chain = open_governed(MemoryStore())
     cheap = transfer(FAUCET, 0, key_of(1).public_key, 5, fee=220)
     assert not build(chain, [cheap]).txs
-    commit = decide(chain, ParamsChange(values=(("fee_base", 0), ("block_txs_max", 1))))
+    commit = decide(chain, ParamsChange(values=(("fee_base", 1), ("block_txs_max", 64))))
     assert [e.type for e in commit.events] == ["gov.closed"]
-    assert (chain.params.fee_base, chain.params.block_txs_max) == (0, 1)
+    assert (chain.params.fee_base, chain.params.block_txs_max) == (1, 64)
     advance(chain, [cheap])
-    assert chain.params == dataclasses.replace(PARAMS, fee_base=0, block_txs_max=1)
+    assert chain.params == dataclasses.replace(PARAMS, fee_base=1, block_txs_max=64)
+
+
+def test_a_proposal_of_a_value_that_no_vote_can_set_reaches_no_block() -> None:
+    chain = open_governed(MemoryStore())
+    change = ParamsChange(values=(("fee_base", 2**40),))
+    body = ProposeBody(title="unpayable", summary="", change=change)
+    tx = message(chain, FAUCET, "gov/propose", body.encode())
+    with pytest.raises(InvalidInputError, match="fee_base") as caught:
+        chain.executor.check(tx, chain.params)
+    assert caught.value.expected == "1..1000000"
+    assert not build(chain, [tx]).txs
 
 
 def test_headers_carry_the_version_that_is_in_force_at_their_height() -> None:

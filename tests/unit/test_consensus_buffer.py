@@ -25,7 +25,7 @@ from consensus.statement import propose_sign_bytes
 from ledger.block import Block, Header, compute_body_hash
 from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from tests.sim.crypto import sign_with
-from tests.unit.test_consensus_core import CHAIN, KEYS, LEADER_1, OTHERS, SET, receive, started
+from tests.unit.core_fixture import CHAIN, KEYS, LEADER_1, OTHERS, SET, receive, started
 
 ZERO = b"\0" * 32
 STRANGER = b"\x63" * 32

@@ -13,6 +13,7 @@ from ledger.errors import InvalidInputError
 from ledger.execution import TxFailure
 from ledger.genesis_state import SUPPLY_KEY
 from ledger.governance import ProposeHandler, VoteHandler
+from ledger.governance_change import compute_params, judge_change
 from ledger.governance_proposal import (
     CancelChange,
     Choice,
@@ -29,7 +30,8 @@ from ledger.governance_rows import (
     list_proposals,
     read_slots,
 )
-from ledger.params import read_params
+from ledger.params import PARAM_NAMES, ChainParams, read_params
+from ledger.params_vote import VOTE_BOUNDS
 from ledger.pools import read_amount
 from ledger.staking_record import POWER_UNIT
 from ledger.upgrade import (
@@ -97,20 +99,20 @@ def leave(world: World) -> None:
 FAILURES: dict[str, tuple[str, Callable[[World], None], Callable[[World], str]]] = {
     "sixteen are open": ("gov/too-many", fill, lambda w: w.propose()),
     "no deposit": ("bank/insufficient-balance", make_poor, lambda w: w.propose()),
-    "out of bounds": (
-        "gov/bad-params",
-        nothing,
-        lambda w: w.propose(params_change(validators_max=0)),
-    ),
     "cross-field": (
         "gov/bad-params",
         nothing,
         lambda w: w.propose(params_change(unbonding_ms=PARAMS.evidence_window_ms)),
     ),
-    "no way back": (
+    "evidence that light clients outlive": (
         "gov/bad-params",
         nothing,
-        lambda w: w.propose(params_change(block_weight_max=63)),
+        lambda w: w.propose(params_change(evidence_window_ms=PARAMS.trusting_period_ms - 1)),
+    ),
+    "jail for nearly nothing": (
+        "gov/bad-params",
+        nothing,
+        lambda w: w.propose(params_change(downtime_missed_max=PARAMS.downtime_window // 20 - 1)),
     ),
     "upgrade in the past": ("gov/upgrade-too-near", nothing, lambda w: w.propose(upgrade_at(0))),
     "upgrade too near": (
@@ -148,6 +150,67 @@ def test_a_failing_message_has_its_code_and_changes_nothing(case: str) -> None:
     assert act(world) == code
     assert (world.state.rows, world.context.events) == (rows, events)
     world.check()
+
+
+@pytest.mark.parametrize("name", PARAM_NAMES)
+def test_no_mempool_takes_a_value_that_a_vote_can_not_set_and_the_refusal_says_what_it_can(
+    name: str,
+) -> None:
+    low, high = VOTE_BOUNDS[name]
+    for value in {max(low - 1, 0), high + 1} - {low}:
+        body = ProposeBody(title="t", summary="", change=params_change(**{name: value}))
+        with pytest.raises(InvalidInputError, match=name) as caught:
+            ProposeHandler().check(body.encode())
+        assert caught.value.expected == f"{low}..{high}"
+        with pytest.raises(TxFailure) as failed:  # one that was stored before
+            compute_params(PARAMS, params_change(**{name: value}))
+        assert failed.value.code == "gov/bad-params"
+    for value in (low, high):
+        body = ProposeBody(title="t", summary="", change=params_change(**{name: value}))
+        ProposeHandler().check(body.encode())
+
+
+EXTREMES = [(name, bound) for name in PARAM_NAMES for bound in VOTE_BOUNDS[name]]
+
+
+@pytest.mark.parametrize(("name", "value"), EXTREMES)
+def test_whatever_a_vote_sets_another_vote_can_set_back(name: str, value: int) -> None:
+    world = World()
+    change = params_change(**{name: value})
+    try:
+        compute_params(PARAMS, change)
+        judge_change(world.state, 1, change)
+    except TxFailure:
+        return  # in contradiction with the others: refused as a whole
+    assert world.propose(change) == ""
+    for operator in range(4):
+        world.vote(operator, operator, YES)
+    assert world.finish().status is Status.PASSED
+    params = read_params(world.state)
+    assert getattr(params, name) == value
+    back = params_change(**{name: getattr(ChainParams(), name)})
+    assert world.propose(back, payer=8) == ""
+    body = ProposeBody(title="t", summary="", change=back).encode()
+    assert params.compute_fee_min(len(body) + 200) <= 10 * 10**6, "uzynk"
+    assert ProposeHandler().weight_of(body) <= params.block_weight_max
+    for operator in range(4):
+        world.vote(operator, operator, YES, 2)
+    world.end_block(after_ms=params.gov_voting_ms)
+    world.end_block()
+    assert world.proposal(2).status is Status.PASSED
+
+
+def test_the_self_bond_can_rise_only_as_far_as_leaves_two_thirds_active() -> None:
+    world = World()  # 40, 30, 20 and 1 of 91: the first two hold 70, more than 2/3
+    allowed = 30 * POWER_UNIT
+    assert world.propose(params_change(self_bond_min=allowed + 1)) == "gov/bad-params"
+    with pytest.raises(TxFailure) as caught:
+        judge_change(world.state, 1, params_change(self_bond_min=allowed + 1))
+    assert caught.value.expected == f"at most {allowed}"
+    assert world.propose(params_change(self_bond_min=allowed)) == ""
+    world.delegate(8, 0, 100 * POWER_UNIT)  # now the first alone
+    assert world.propose(params_change(self_bond_min=allowed + 1)) == ""
+    assert world.propose(params_change(self_bond_min=40 * POWER_UNIT + 1)) == "gov/bad-params"
 
 
 @pytest.mark.parametrize("handler", [ProposeHandler(), VoteHandler()])
@@ -211,7 +274,7 @@ def test_the_largest_proposal_fits_its_bounds() -> None:
 def test_an_accepted_change_counts_from_the_next_block_and_gives_the_deposit_back() -> None:
     world = World()
     proposer = world.accounts[9]
-    assert world.propose(params_change(fee_base=50, gov_deposit=7)) == ""
+    assert world.propose(params_change(fee_base=50, gov_deposit=2_000_000)) == ""
     assert read_account(world.state, proposer).balance == BALANCE - 1000
     for operator in (0, 1):
         assert world.vote(operator, operator, YES) == ""
@@ -229,7 +292,7 @@ def test_an_accepted_change_counts_from_the_next_block_and_gives_the_deposit_bac
     assert [e.type for e in events] == ["gov.closed"]
     assert ("status", "passed") in events[0].attributes
     assert world.propose() == ""
-    assert world.proposal(2).deposit == 7, "the new deposit"
+    assert world.proposal(2).deposit == 2_000_000, "the new deposit"
 
 
 @pytest.mark.parametrize(

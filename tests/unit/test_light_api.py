@@ -226,8 +226,8 @@ def test_what_has_no_proof_or_lies_before_the_head_is_refused(tmp_path: Path) ->
             api.chain_block(None),
             api.tx_get(bytes(32)),
             api.audit_status([]),
-            api.did_history(light.did, 0, 10),
-            api.stake_validators(0, 10),
+            api.stake_delegations(None, None, 0, 10),
+            api.stake_validators(0, 10, 1),
             api.chain_head(1),
             api.did_resolve(light.did, "0-x", None),
         ):

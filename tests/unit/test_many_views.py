@@ -32,7 +32,7 @@ from ledger.validator_set import VALIDATORS_MAX, Validator, ValidatorSet
 from node import wire
 from p2p.config import FRAME_BYTES_MAX
 from tests.unit import test_node_network as four
-from tests.unit.test_consensus_core import (
+from tests.unit.core_fixture import (
     CHAIN,
     SET,
     certificate,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from consensus.core import Core
 from consensus.timing import Timing
 from ledger.errors import InvalidInputError, UsageError
+from ledger.execution import BlockContext, BlockModule, Event
 from ledger.fees import sign_tx
+from ledger.finality import FinalityProof
+from ledger.merkle import compute_leaf_hash, verify_inclusion_proof
 from ledger.store import LevelStore
 from ledger.tx import Tx
 from node import wire
@@ -24,10 +27,11 @@ from node.driver import ConsensusDriver
 from node.evidence_pool import EvidencePool
 from node.offences import Offences
 from node.sync import BlockSync
-from node.tx_waits import WAITERS_MAX
+from node.tx_waits import WAITERS_MAX, Dropped
 from node.voting import VotingKey
 from p2p.link import P2PLink
 from rpc.errors import RpcCode, RpcError
+from rpc.params import bytes_of_text
 from rpc.results import TX_RESULT, mismatches
 from tests.unit.anchoring_world import AnchoringWorld
 from tests.unit.chain_fixture import (
@@ -65,8 +69,8 @@ class StatusLink(FakeLink):
 class ApiWorld:
     """A `Node` whose parts are real but not started; blocks are made by the test."""
 
-    def __init__(self, folder: Path) -> None:
-        self.parts = AnchoringWorld(LevelStore.open(folder / "chain"))
+    def __init__(self, folder: Path, modules: Sequence[BlockModule] = ()) -> None:
+        self.parts = AnchoringWorld(LevelStore.open(folder / "chain"), modules=modules)
         self.link = StatusLink()
         node = self.node = Node(NodeConfig(home=folder, moniker="test"))
         node.genesis = self.parts.chain.genesis
@@ -112,9 +116,13 @@ class ApiWorld:
         return tx
 
 
-def run(folder: Path, test: Callable[[ApiWorld], Awaitable[None]]) -> None:
+def run(
+    folder: Path,
+    test: Callable[[ApiWorld], Awaitable[None]],
+    modules: Sequence[BlockModule] = (),
+) -> None:
     async def body() -> None:
-        world = ApiWorld(folder)
+        world = ApiWorld(folder, modules)
         world.parts.anchoring.start()
         try:
             await test(world)
@@ -244,6 +252,75 @@ def test_a_tx_that_was_taken_in_is_never_told_as_refused_for_want_of_room_to_wai
         assert tx.id in world.parts.pool.mempool
         others.cancel()
         await asyncio.gather(others, return_exceptions=True)
+
+    run(tmp_path, test)
+
+
+class Herald:
+    """A `BlockModule` that has something to tell in each block."""
+
+    def begin(self, context: BlockContext) -> None:
+        context.emit(Event("test.told", (("height", str(context.height)),)))
+
+    def end(self, context: BlockContext) -> None:
+        pass
+
+
+def test_a_result_is_proven_also_in_a_block_that_has_a_result_of_its_own(tmp_path: Path) -> None:
+    async def test(world: ApiWorld) -> None:
+        tx = await world.pay(5)
+        world.parts.commit()
+        answer: Any = await world.api.tx_get(tx.id)
+        proof = answer["proof"]
+        assert proof["size"] == 2
+        finality = FinalityProof.decode(bytes_of_text(proof["finality"]))
+        verify_inclusion_proof(
+            finality.header.results_root,
+            proof["size"],
+            proof["index"],
+            compute_leaf_hash(bytes_of_text(proof["result"])),
+            [bytes.fromhex(h) for h in proof["path"]],
+        )
+
+    run(tmp_path, test, (Herald(),))
+
+
+@pytest.mark.parametrize("between", [0, 255], ids=["in one slice", "a slice later"])
+def test_a_tx_that_is_dropped_before_the_wait_for_its_batch_begins_is_told_as_dropped(
+    tmp_path: Path, between: int
+) -> None:
+    async def test(world: ApiWorld) -> None:
+        cheap = transfer(FAUCET, 0, TO, 1)
+        dear = transfer(FAUCET, 0, TO, 2, fee=cheap.fee * 10)
+        batch = [cheap.encoded, *[b"junk"] * between, dear.encoded]
+        wait = asyncio.create_task(world.api.tx_submit_batch(batch, "finalized", 60_000))
+        while not world.parts.pool.waiting:
+            await asyncio.sleep(0.001)
+        world.parts.commit()
+        first, *_, last = await asyncio.wait_for(wait, 5)
+        assert first == {
+            "tx_id": cheap.id.hex(),
+            "status": "dropped",
+            "reason": "mempool/replaced",
+        }
+        assert isinstance(last, dict)
+        assert (last["tx_id"], last["status"]) == (dear.id.hex(), "finalized")
+
+    run(tmp_path, test)
+
+
+def test_a_tx_that_was_dropped_and_is_taken_in_again_is_waited_for(tmp_path: Path) -> None:
+    async def test(world: ApiWorld) -> None:
+        tx = await world.pay()
+        pool = world.parts.pool
+        pool.bar(tx.id)
+        assert await pool.wait_final([tx.id], 60) == {tx.id: Dropped(reason="tx/not-executable")}
+        pool._barred.clear()
+        wait = asyncio.create_task(world.api.tx_submit(tx.encoded, "finalized", 60_000))
+        while not pool.waiting:
+            await asyncio.sleep(0.001)
+        world.parts.commit()
+        assert (await asyncio.wait_for(wait, 5))["status"] == "finalized"
 
     run(tmp_path, test)
 

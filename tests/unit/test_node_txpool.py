@@ -16,7 +16,7 @@ from ledger.tx import Tx
 from node import txpool as module
 from node import wire
 from node.signature_pool import SignaturePool
-from node.tx_waits import Final
+from node.tx_waits import Dropped, Final, TxWaits
 from node.txpool import TxPool
 from p2p.link import P2PLink
 from tests.unit.chain_fixture import (
@@ -256,3 +256,18 @@ def test_a_background_loop_that_fails_starts_again() -> None:
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(body())
+
+
+def test_who_begins_to_wait_after_a_tx_was_dropped_waits_for_its_next_fate() -> None:
+    async def test() -> None:
+        waits, tx_id = TxWaits(lambda _: None), bytes(32)
+        before = asyncio.create_task(waits.wait([tx_id], 5))
+        await asyncio.sleep(0)
+        waits.tell(tx_id, Dropped(reason="mempool/evicted"))
+        after = asyncio.create_task(waits.wait([tx_id], 5))  # it was taken in again at once
+        assert await before == {tx_id: Dropped(reason="mempool/evicted")}
+        waits.tell(tx_id, Final(height=2, index=0))
+        assert await after == {tx_id: Final(height=2, index=0)}
+        assert len(waits) == 0
+
+    asyncio.run(test())

@@ -40,6 +40,7 @@ SLOW_TX = b"slow"
 
 
 ROW = {"key": "AA", "value": "AA", "state_proof": "AA"}
+PROVEN = {"height": 7, "rows": [ROW], "finality": "AA"}
 VALIDATOR_ANSWER: JsonObject = {
     **dict.fromkeys(("operator", "public_key", "vrf_key", "cosign_key"), H),
     **dict.fromkeys(("power", "tokens", "shares", "self_bond", "commission_owed"), "1"),
@@ -114,7 +115,7 @@ class FakeNodeApi:
         return {**await self.chain_header(block), "txs": [{"tx_id": H, "code": "ok"}]}
 
     async def chain_certificate(self, block: BlockRef) -> JsonObject:
-        return {"height": 7, "view": 1, "hash": H, "encoded": "AA", "signers": [H]}
+        return {"height": 7, "view": 1, "hash": H, "encoded": "AA", "others": [], "signers": [H]}
 
     async def chain_validators(self, height: int | None, trusted_height: int = 0) -> JsonObject:
         return {
@@ -233,34 +234,38 @@ class FakeNodeApi:
     async def audit_checkpoint(self, trusted_height: int = 0) -> JsonObject:
         return {"height": 7, "tree_size": 9, "root_hash": H, "finality": "AA"}
 
-    async def stake_validators(self, cursor: int, limit: int) -> JsonObject:
+    async def stake_validators(
+        self, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
         page = [VALIDATOR_ANSWER]
-        return {"height": 7, "validators": page, "next_cursor": None, "finality": "AA"}
+        return {"validators": page, "candidates": 1, "listed": [], "next_cursor": None, **PROVEN}
 
-    async def stake_validator(self, operator: bytes) -> JsonObject:
-        return VALIDATOR_ANSWER
+    async def stake_validator(self, operator: bytes, trusted_height: int = 0) -> JsonObject:
+        return {**VALIDATOR_ANSWER, **PROVEN}
 
     async def stake_delegations(
-        self, account: bytes | None, validator: bytes | None, cursor: int, limit: int
+        self,
+        account: bytes | None,
+        validator: bytes | None,
+        cursor: int,
+        limit: int,
+        trusted_height: int = 0,
     ) -> JsonObject:
         amounts = {"amount": "5", "shares": "5", "free_shares": "5", "rewards": "0"}
         bonds = [{"delegator": H, "validator": H, **amounts, "row": ROW}]
-        return {"height": 7, "delegations": bonds, "next_cursor": None, "finality": "AA"}
+        return {"delegations": bonds, "listed": [], "next_cursor": None, **PROVEN}
 
-    async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
-        return {
-            "height": 7,
-            "proposals": [PROPOSAL_ANSWER],
-            "next_cursor": None,
-            "finality": "AA",
-        }
-
-    async def gov_proposal(self, proposal: int) -> JsonObject:
-        return PROPOSAL_ANSWER
-
-    async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
+    async def stake_unbonding(
+        self, account: bytes | None, cursor: int, limit: int, trusted_height: int = 0
+    ) -> JsonObject:
         entry = {"seq": 1, "delegator": H, "validator": H, "amount": "5", "due_ms": 9, "row": ROW}
-        return {"height": 7, "entries": [entry], "next_cursor": None, "finality": "AA"}
+        return {"entries": [entry], "next_cursor": None, **PROVEN}
+
+    async def gov_proposals(self, cursor: int, limit: int, trusted_height: int = 0) -> JsonObject:
+        return {"proposals": [PROPOSAL_ANSWER], "next_cursor": None, **PROVEN}
+
+    async def gov_proposal(self, proposal: int, trusted_height: int = 0) -> JsonObject:
+        return {**PROPOSAL_ANSWER, **PROVEN}
 
 
 @asynccontextmanager
