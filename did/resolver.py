@@ -28,6 +28,7 @@ from did.multikey import encode_base64url
 from did.operation import decode_operation
 from did.oplog import LogEntry, compute_log_path, entry_key, hash_entry, node_key, nullified_key
 from did.record import Record, Status, document_key, record_key
+from did.resolution_error import error_object
 from did.syntax import DID_PREFIX, decode_did, is_did_syntax
 from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import FinalityProof
@@ -35,7 +36,6 @@ from ledger.views import ProvenView
 
 PROOF_TYPE = "ZynkStateProof1"
 CONTENT_TYPE = "application/did"
-ERROR_TYPE_PREFIX = "https://www.w3.org/ns/did#"
 HISTORY_PAGE_MAX = 100
 TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999
 
@@ -101,14 +101,9 @@ def not_found_result(did: str) -> dict[str, Any]:
 
 def error_result(code: str, detail: str) -> dict[str, Any]:
     """A result whose error is the RFC 9457 object of DID Resolution error `code`."""
-    error = {
-        "type": ERROR_TYPE_PREFIX + code,
-        "title": code.replace("_", " ").capitalize(),
-        "detail": detail,
-    }
     return {
         "didDocument": None,
-        "didResolutionMetadata": {"error": error},
+        "didResolutionMetadata": {"error": error_object(code, detail)},
         "didDocumentMetadata": {},
     }
 
