@@ -18,6 +18,8 @@ from audit.stream import read_stream
 from did import handler as did_handler
 from did import resolver
 from did.operation import decode_operation
+from did.resolution_error import ResolutionError
+from did.resolution_options import read_version_query
 from ledger import merkle
 from ledger.accounts import Account, account_key
 from ledger.block import Header
@@ -305,13 +307,18 @@ class Api:
     # --- identities ---
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
-        if version_id is not None or version_time is not None:
-            raise InvalidInputError(
-                "resolving an older version is not supported yet", expected="no version_id/time"
-            )
-        return resolver.resolve(self._view(None, trusted_height), did)
+        try:
+            query = read_version_query(version_id, version_time, as_of_height)
+        except ResolutionError as error:
+            return resolver.error_result(error.code, error.message)
+        return resolver.resolve(self._view(None, trusted_height), did, query)
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         did = _did_of(Tx.decode(tx))

@@ -17,7 +17,9 @@ from typing import Any, NoReturn, TypeVar
 from audit.receipt import Receipt
 from audit.verify import verify_membership
 from did import resolver
-from did.verify import decode_proof_finality, verify_proof, verify_resolution
+from did.resolution_error import ResolutionError
+from did.resolution_options import read_version_query
+from did.verify import decode_proof_finality, split_proof, verify_proof, verify_resolution
 from ledger import codec
 from ledger.accounts import Account, account_key
 from ledger.errors import InvalidInputError, ZynkError
@@ -287,21 +289,39 @@ class LightApi:
     # --- identities ---
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
         self._check_caller(trusted_height)
-        if version_id is not None or version_time is not None:
-            raise unsupported("resolving an older version")
+        try:
+            query = read_version_query(version_id, version_time, as_of_height)
+        except ResolutionError as error:
+            return resolver.error_result(error.code, error.message)
         malformed = resolver.find_malformed(did)
         if malformed is not None:
             return malformed
+        wanted = {
+            "version_id": version_id,
+            "version_time": version_time,
+            "as_of_height": as_of_height,
+        }
+        # An endpoint of an older release does not know the newer parameters.
+        wanted = {name: value for name, value in wanted.items() if value is not None}
 
         async def work(source: Source) -> JsonObject:
             follower = self._follower
             answer = dict(
-                await source.call("did_resolve", did=did, trusted_height=follower.trust.height)
+                await source.call(
+                    "did_resolve", did=did, trusted_height=follower.trust.height, **wanted
+                )
             )
-            self._judge_did(_shown_proof(answer), is_newest=True)
+            if query is not None:
+                _refuse_unanswered(answer)
+            self._judge_did(split_proof(_shown_proof(answer))[0], is_newest=True)
             verify_resolution(
                 answer,
                 did=did,
@@ -309,6 +329,7 @@ class LightApi:
                 chain_id=follower.trust.chain_id,
                 max_age_ms=None,
                 now_ms=None,
+                query=query,
             )
             return answer
 
@@ -451,6 +472,19 @@ def _shown_proof(answer: Mapping[str, Any]) -> object:
         if isinstance(holder, dict) and "proof" in holder:
             return holder["proof"]
     raise InvalidInputError("the answer has no proof")
+
+
+def _refuse_unanswered(answer: Mapping[str, Any]) -> None:
+    """Raise RpcError for what an honest endpoint refuses without a proof: a version that is beyond
+    its head, or too long ago to prove in one answer."""
+    shown = answer.get("didResolutionMetadata")
+    error = shown.get("error") if isinstance(shown, dict) and "proof" not in shown else None
+    if isinstance(error, dict):
+        raise RpcError(
+            RpcCode.UNVERIFIED,
+            "the endpoint has no answer about this version",
+            got=str(error.get("detail"))[:200],
+        )
 
 
 def _refuse(method: str) -> NoReturn:

@@ -105,10 +105,15 @@ class NodeApi(Protocol):
     async def tx_estimate_fee(self, tx: bytes) -> JsonObject: ...
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
-        """A DID resolution result. A DID that is unknown or malformed is not raised: it is
-        `didResolutionMetadata.error` (`notFound`, `invalidDid`, ...)."""
+        """A DID resolution result. A DID or version that is unknown or malformed is not raised: it
+        is `didResolutionMetadata.error` (`did.resolution_error`)."""
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject: ...
     async def did_history(

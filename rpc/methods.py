@@ -278,14 +278,20 @@ _TX_METHODS = (
 _DID_METHODS = (
     Method(
         name="did_resolve",
-        summary="Resolve a DID to its document, with metadata and proof.",
+        summary="Resolve a DID, at its newest or an older version, with metadata and proof.",
         bind=lambda api: api.did_resolve,
         params=(
             _DID,
             Param(name="version_id", kind=text(128), description="An exact version."),
             Param(name="version_time", kind=text(40), description="As of this UTC time."),
             _TRUSTED,
+            Param(
+                name="as_of_height",
+                kind=HEIGHT,
+                description="The history as it was known at this height.",
+            ),
         ),
+        cost_by_param={"version_id": 10, "version_time": 10, "as_of_height": 10},
         result=record(
             didDocument=or_null(ANY_OBJECT),
             didDocumentMetadata=record({"proof": DID_PROOF, "versionId": TEXT}),

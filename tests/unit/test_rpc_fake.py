@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from did.resolver import error_result
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.execution import TxFailure
 from rpc.api import BlockRef, JsonObject, NodeApi, Readiness, Wait, proof_json
@@ -162,14 +163,16 @@ class FakeNodeApi:
         return {"fee": "100", "weight": 1, "bytes": len(tx)}
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
-        error = {"did:zynk:none": "notFound", "nonsense": "invalidDid"}.get(did)
-        if error:
-            return {
-                "didDocument": None, "didDocumentMetadata": {},
-                "didResolutionMetadata": {"error": error},
-            }  # fmt: skip
+        code = {"did:zynk:none": "NOT_FOUND", "nonsense": "INVALID_DID"}.get(did)
+        if code:
+            return error_result(code, "as asked")
         return {
             "didDocument": {"id": did},
             "didDocumentMetadata": {
@@ -283,7 +286,8 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "wait": "none",
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
-    "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
+    "as_of_height": 3, "cursor": 1,
+    "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
     "operator": H, "validator": H, "proposal": 1,
     "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
 }  # fmt: skip
