@@ -23,6 +23,7 @@ from did.syntax import decode_did, encode_did
 from did.verify import Outcome, Verdict, decode_proof_finality, split_proof, verify_resolution
 from did.version import LOG_OPERATIONS_MAX, format_time
 from ledger.errors import InvalidInputError
+from ledger.params import ChainParams
 from tests.vectors.did_world import (
     EXP,
     NET,
@@ -42,8 +43,8 @@ class History:
     """One DID; each step is a block a second later. Keeps what a naive reader knows: the version
     in force after every height."""
 
-    def __init__(self) -> None:
-        self.world = World()
+    def __init__(self, params: ChainParams | None = None) -> None:
+        self.world = World(params)
         self.did = ""
         self.versions: list[str] = []
         self.alive: list[int] = []

@@ -174,7 +174,7 @@ class FakeNodeApi:
         if code:
             return error_result(code, "as asked")
         return {
-            "didDocument": {"id": did},
+            "didDocument": None if did == "did:zynk:gone" else {"id": did},
             "didDocumentMetadata": {
                 "versionId": version_id or "0-x",
                 **({"deactivated": True} if did == "did:zynk:gone" else {}),

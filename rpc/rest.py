@@ -1,0 +1,111 @@
+"""The REST routes under /1.0/, and what they share: CORS, bodies, HEAD.
+
+Any web page may read here: nothing of it acts for the node or its operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from rpc.dispatch import Caller, Dispatcher
+from rpc.errors import RpcCode, RpcError
+from rpc.resolver import (
+    OPTIONS_BYTES_MAX,
+    PATH_PREFIX,
+    ResolverRequest,
+    answer_resolver,
+    refuse_body,
+)
+
+PREFIX = "/1.0/"
+CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "ETag, Location"}
+
+ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
+"""(request, the most bytes it may have) -> body. Raises RpcError."""
+
+
+class RestRoutes:
+    """Serves every path under /1.0/."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        read_body: ReadBody,
+        status_of: Callable[[RpcError], int],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._read_body = read_body
+        self._status_of = status_of
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Raises RpcError for what is no route, or a wrong method."""
+        if request.path.startswith(PATH_PREFIX):
+            return await self._serve_identifiers(request)
+        raise RpcError(
+            RpcCode.NOT_FOUND,
+            "no such path",
+            expected=f"{PATH_PREFIX}<DID or DID URL>",
+            got=request.path[:80],
+        )
+
+    async def _serve_identifiers(self, request: web.BaseRequest) -> web.Response:
+        if request.method == "OPTIONS":
+            return preflight("GET, HEAD, POST", "Accept, Content-Type, If-None-Match")
+        require_method(request, "GET", "HEAD", "POST")
+        accept = ", ".join(request.headers.getall("Accept", ()))
+        try:
+            body = None
+            if request.method == "POST":
+                body = await self._read_body(request, OPTIONS_BYTES_MAX)
+        except RpcError as error:
+            response = refuse_body(accept, error, self._status_of(error))
+        else:
+            response = await answer_resolver(
+                self._dispatcher,
+                Caller(request.remote or ""),
+                ResolverRequest(
+                    target=request.rel_url.raw_path[len(PATH_PREFIX) :],
+                    query=request.rel_url.raw_query_string,
+                    body=body,
+                    accept=accept,
+                    if_none_match=", ".join(request.headers.getall("If-None-Match", ())),
+                ),
+            )
+        headers = {**CORS, **response.headers, "Vary": "Accept"}
+        if response.content_type:
+            headers["Content-Type"] = response.content_type
+        return web.Response(status=response.status, body=response.body, headers=headers)
+
+
+class WrongMethod(RpcError):
+    """405; `allowed` goes into the Allow header."""
+
+    def __init__(self, allowed: tuple[str, ...], got: str) -> None:
+        super().__init__(
+            RpcCode.INVALID_REQUEST,
+            "wrong HTTP method for this path",
+            expected=", ".join(allowed),
+            got=got[:32],
+        )
+        self.allowed = ", ".join(allowed)
+
+
+def require_method(request: web.BaseRequest, *allowed: str) -> None:
+    """Raises WrongMethod."""
+    if request.method not in allowed:
+        raise WrongMethod(allowed, request.method)
+
+
+def preflight(methods: str, headers: str) -> web.Response:
+    """The answer to a browser's OPTIONS."""
+    return web.Response(
+        status=204,
+        headers={
+            **CORS,
+            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Headers": headers,
+            "Access-Control-Max-Age": "600",
+        },
+    )
