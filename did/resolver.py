@@ -58,7 +58,7 @@ def resolve(view: ProvenView, did: str, query: VersionQuery | None = None) -> di
     log: list[bytes] = []
     try:
         if query is None or is_head_asked(record, query, height=view.height, time_ms=view.time_ms):
-            return with_proof(_head_result(view, record), proof_object)
+            return with_proof(head_result(view, record), proof_object)
         log = find_suffix(view, record, query)
         shown = decode_suffix(log)
         result = version_result(record, shown[0], find_next(shown, query))
@@ -71,7 +71,7 @@ def resolve(view: ProvenView, did: str, query: VersionQuery | None = None) -> di
     return with_proof(result, proof_object)
 
 
-def _head_result(view: ProvenView, record: Record) -> dict[str, Any]:
+def head_result(view: ProvenView, record: Record) -> dict[str, Any]:
     """The newest version, without its proof."""
     document = None
     if record.status is Status.ACTIVE:
@@ -236,12 +236,12 @@ def _proof_object(
         "type": PROOF_TYPE,
         "record": None if record_bytes is None else encode_base64url(record_bytes),
         "stateProof": encode_base64url(state_proof),
-        **_encode_finality(view.finality),
+        **encode_finality(view.finality),
     }
 
 
 @lru_cache(maxsize=4)
-def _encode_finality(finality: FinalityProof) -> dict[str, Any]:
+def encode_finality(finality: FinalityProof) -> dict[str, Any]:
     """The part of a proof that all answers at one height share. Callers must not change it."""
     return {
         "header": encode_base64url(finality.header.encoded),

@@ -76,7 +76,7 @@ def verify_resolution(
     `max_age_ms` None accepts any age; else `now_ms` (Unix ms) is needed. Raises InvalidInputError
     naming the first thing that is wrong."""
     # Back and forth through strict JSON: whatever follows meets plain values of bounded depth.
-    answer = decode_answer(_encode(answer))
+    answer = decode_answer(encode_plain(answer))
     resolution, metadata = answer["didResolutionMetadata"], answer["didDocumentMetadata"]
     if type(resolution) is not dict or type(metadata) is not dict:
         raise InvalidInputError("metadata is not an object")
@@ -101,9 +101,9 @@ def verify_resolution(
         "didResolutionMetadata": {k: v for k, v in resolution.items() if found or k != "proof"},
         "didDocumentMetadata": {k: v for k, v in metadata.items() if not found or k != "proof"},
     }
-    if _encode(shown) != _encode(expected):
+    if encode_plain(shown) != encode_plain(expected):
         raise InvalidInputError("answer says something that its proof does not show")
-    outcome = _outcome_of(expected)
+    outcome = outcome_of(expected)
     steps.append(f"metadata follows from the record: {outcome.value}")
     return Verdict(
         did=did,
@@ -129,7 +129,7 @@ def _expect(
         if query is None or is_head_asked(
             record, query, height=header.height, time_ms=header.time_ms
         ):
-            return _expect_head(record, document, steps), False
+            return expect_head(record, document, steps), False
     except ResolutionError as error:
         if error.code != "NOT_FOUND":
             raise
@@ -153,7 +153,7 @@ def _expect_nothing(error: ResolutionError, steps: list[str]) -> dict[str, Any]:
     return error_result(error.code, error.message)
 
 
-def _expect_head(record: Record, document: object, steps: list[str]) -> dict[str, Any]:
+def expect_head(record: Record, document: object, steps: list[str]) -> dict[str, Any]:
     """What an answer about the newest version has to say; the document, if it is the record's."""
     if record.status is Status.ACTIVE:
         stored = strict_json.encode(to_stored(record.did_text, document))
@@ -171,7 +171,8 @@ def _expect_head(record: Record, document: object, steps: list[str]) -> dict[str
     }
 
 
-def _outcome_of(result: dict[str, Any]) -> Outcome:
+def outcome_of(result: dict[str, Any]) -> Outcome:
+    """What an expected result shows."""
     if "error" in result["didResolutionMetadata"]:
         return Outcome.NOT_FOUND
     if result["didDocumentMetadata"].get("deactivated"):
@@ -215,7 +216,7 @@ def verify_proof(
         f"{len(finality.handoffs)} handoffs lead from the trusted validator set to the signers",
         f"signers with more than 2/3 of the power finalized block {header.height}",
     ]
-    _check_age(header, max_age_ms, now_ms)
+    check_age(header, max_age_ms, now_ms)
     if max_age_ms is not None:
         steps.append(f"the block, of {format_time(header.time_ms)}, is young enough")
     shown = form["record"]
@@ -239,7 +240,11 @@ _HANDOFF_MEMBERS = frozenset(("header", "certificate", "nextValidators"))
 
 def decode_proof_finality(proof: object) -> FinalityProof:
     """The finality proof in a proof object, not yet verified. Raises InvalidInputError."""
-    form = _read_members(proof, _PROOF_MEMBERS, "proof")
+    return decode_finality(_read_members(proof, _PROOF_MEMBERS, "proof"))
+
+
+def decode_finality(form: dict[str, Any]) -> FinalityProof:
+    """The same, of an object that has its members. Raises InvalidInputError."""
     handoffs = form["handoffs"]
     if type(handoffs) is not list or len(handoffs) > HANDOFFS_MAX:
         raise InvalidInputError("handoffs are malformed", expected=f"at most {HANDOFFS_MAX}")
@@ -268,7 +273,8 @@ def _read_certificate(form: dict[str, Any]) -> Certificate:
     return Certificate.decode(raw)
 
 
-def _check_age(header: Header, max_age_ms: int | None, now_ms: int | None) -> None:
+def check_age(header: Header, max_age_ms: int | None, now_ms: int | None) -> None:
+    """Raise InvalidInputError unless the block is at most `max_age_ms` old (None: any age)."""
     if max_age_ms is None:
         return
     if now_ms is None:
@@ -293,7 +299,8 @@ def _read_members(value: object, names: frozenset[str], what: str) -> dict[str, 
     return value
 
 
-def _encode(value: object) -> bytes:
+def encode_plain(value: object) -> bytes:
+    """JCS bytes of an answer's part. Raises InvalidInputError."""
     try:
         return strict_json.encode(value)
     except UsageError as error:

@@ -17,6 +17,7 @@ from audit.leaf import decode_stream_text
 from audit.stream import read_stream
 from did import handler as did_handler
 from did import resolver
+from did.batch import resolve_batch
 from did.operation import decode_operation
 from did.resolution_error import ResolutionError
 from did.resolution_options import read_version_query
@@ -319,6 +320,11 @@ class Api:
         except ResolutionError as error:
             return resolver.error_result(error.code, error.message)
         return resolver.resolve(self._view(None, trusted_height), did, query)
+
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        return resolve_batch(self._view(height, trusted_height), dids)
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         did = _did_of(Tx.decode(tx))

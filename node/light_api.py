@@ -17,9 +17,17 @@ from typing import Any, NoReturn, TypeVar
 from audit.receipt import Receipt
 from audit.verify import verify_membership
 from did import resolver
+from did.batch import check_dids
 from did.resolution_error import ResolutionError
 from did.resolution_options import read_version_query
-from did.verify import decode_proof_finality, split_proof, verify_proof, verify_resolution
+from did.verify import (
+    decode_finality,
+    decode_proof_finality,
+    split_proof,
+    verify_proof,
+    verify_resolution,
+)
+from did.verify_batch import verify_batch
 from ledger import codec
 from ledger.accounts import Account, account_key
 from ledger.errors import InvalidInputError, ZynkError
@@ -335,6 +343,34 @@ class LightApi:
 
         return await self._ask(work)
 
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        self._check_caller(trusted_height)
+        check_dids(dids)
+
+        async def work(source: Source) -> JsonObject:
+            trust = self._follower.trust
+            answer = await source.call(
+                "did_resolveBatch", dids=list(dids), height=height, trusted_height=trust.height
+            )
+            verdicts = verify_batch(
+                dict(answer),
+                dids=dids,
+                trusted=trust.validators,
+                chain_id=trust.chain_id,
+                max_age_ms=None,
+                now_ms=None,
+            )
+            finality = decode_finality(answer["proof"])
+            self._accept_finality(finality, is_newest=height is None)
+            if height not in (None, finality.header.height):
+                raise InvalidInputError("the answer is about another height")
+            assert len(verdicts) == len(dids)
+            return answer
+
+        return await self._ask(work)
+
     async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         self._check_caller(trusted_height)
 
@@ -364,10 +400,13 @@ class LightApi:
 
     def _judge_did(self, proof: object, *, is_newest: bool) -> None:
         """Raise _NotVerified unless the finality in a DID's proof object may be relied on."""
+        self._accept_finality(decode_proof_finality(proof), is_newest=is_newest)
+
+    def _accept_finality(self, finality: FinalityProof, *, is_newest: bool) -> None:
         follower = self._follower
         self._accept(
             judge_decoded(
-                decode_proof_finality(proof),
+                finality,
                 follower.trust,
                 now_ms=follower.now_ms(),
                 max_age_ms=follower.max_age_ms if is_newest else None,

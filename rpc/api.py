@@ -115,6 +115,11 @@ class NodeApi(Protocol):
         """A DID resolution result. A DID or version that is unknown or malformed is not raised: it
         is `didResolutionMetadata.error` (`did.resolution_error`)."""
 
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        """Resolution results in the order of `dids`, and one proof (`did.batch`)."""
+
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject: ...
     async def did_history(
         self, did: str, cursor: int, limit: int, trusted_height: int = 0

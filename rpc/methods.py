@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from did.batch import BATCH_DIDS_MAX
 from ledger.errors import ZynkError
 from rpc.api import NodeApi, Wait
 from rpc.errors import RpcCode, as_rpc_error
@@ -297,6 +298,40 @@ _DID_METHODS = (
             didDocumentMetadata=record({"proof": DID_PROOF, "versionId": TEXT}),
             didResolutionMetadata=record({"proof": DID_PROOF}),
         ),
+    ),
+    Method(
+        name="did_resolveBatch",
+        summary="Resolve up to 100 DIDs at one height, with one proof of them all.",
+        bind=lambda api: api.did_resolve_batch,
+        params=(
+            Param(
+                name="dids",
+                kind=list_of(text(512, what="a DID"), BATCH_DIDS_MAX),
+                description="Different DIDs.",
+                required=True,
+            ),
+            _AT_HEIGHT,
+            _TRUSTED,
+        ),
+        cost=50,
+        result=record(
+            results=array(
+                record(
+                    didDocument=or_null(ANY_OBJECT),
+                    didDocumentMetadata=ANY_OBJECT,
+                    didResolutionMetadata=ANY_OBJECT,
+                )
+            ),
+            proof=record(
+                type=TEXT,
+                records=array(or_null(BLOB)),
+                multiproof=BLOB,
+                header=BLOB,
+                certificate=BLOB,
+                handoffs=array(ANY_OBJECT),
+            ),
+        ),
+        errors=(RpcCode.HISTORY_PRUNED,),
     ),
     Method(
         name="did_submit",

@@ -142,6 +142,10 @@ def test_what_was_verified_is_served_as_the_node_says_it(tmp_path: Path) -> None
         assert await api.did_resolve("did:zynk:x", None, None) == (
             await node.did_resolve("did:zynk:x", None, None)
         )
+        dids = [light.did, OTHER, "did:web:a"]
+        assert await api.did_resolve_batch(dids, None) == json.loads(
+            json.dumps(await node.did_resolve_batch(dids, None, top))
+        )
         assert await api.did_proof(light.did, None) == json.loads(
             json.dumps(await node.did_proof(light.did, None, top))
         )
@@ -193,6 +197,7 @@ def test_no_changed_byte_of_any_answer_comes_through(tmp_path: Path) -> None:
             api.chain_params,
             partial(api.did_resolve, light.did, None, None),
             partial(api.did_resolve, OTHER, None, None),
+            partial(api.did_resolve_batch, [light.did, OTHER], None),
             partial(api.did_proof, light.did, None),
             partial(api.audit_receipt, light.leaf),
         ]

@@ -183,6 +183,15 @@ class FakeNodeApi:
             "didResolutionMetadata": {"contentType": "application/did"},
         }
 
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        proof = {
+            "type": "t", "records": [None], "multiproof": "AA", "header": "AA",
+            "certificate": "AA", "handoffs": [],
+        }  # fmt: skip
+        return {"results": [error_result("NOT_FOUND", did) for did in dids], "proof": proof}
+
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         return {**await self.tx_submit(tx, wait, timeout_ms), "did": "did:zynk:z1"}
 
@@ -285,7 +294,8 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "block": 3, "height": 3, "trusted_height": 0, "account": H, "tx": text_of_bytes(b"tx"),
     "wait": "none",
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
-    "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
+    "did": "did:zynk:z1", "dids": ["did:zynk:z1"],
+    "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
     "as_of_height": 3, "cursor": 1,
     "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
     "operator": H, "validator": H, "proposal": 1,
@@ -313,7 +323,11 @@ def test_an_answer_fits_the_schema_that_discover_publishes(method: object) -> No
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_a_method_has_the_parameters_of_the_coroutine_it_calls(method: object) -> None:
     found = next(m for m in METHODS if m is method)
-    name = {"tx_submitBatch": "tx_submit_batch", "tx_estimateFee": "tx_estimate_fee"}
+    name = {
+        "did_resolveBatch": "did_resolve_batch",
+        "tx_submitBatch": "tx_submit_batch",
+        "tx_estimateFee": "tx_estimate_fee",
+    }
     coroutine = getattr(NodeApi, name.get(found.name, found.name))
     expected = list(inspect.signature(coroutine).parameters)[1:]
     assert [param.name for param in found.params] == expected
