@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ledger import block_rows, codec
@@ -394,8 +394,7 @@ class Chain:
         self.tree.add_rows(
             execution.overlay, batch, height=block.height, time_ms=block.header.time_ms
         )
-        for key, value in execution.side_rows.items():
-            batch.put(key, value)
+        block_rows.add_side_rows(batch, block.height, execution.side_rows)
         if self._commit_rows and execution.log_entries:
             for key, value in self._commit_rows(self._store, old_size, execution.log_entries):
                 batch.put(key, value)
@@ -504,6 +503,11 @@ class Chain:
     def last_handoff_height(self, last: int) -> int:
         """The highest such height up to `last`; 0 if there is none."""
         return read_last_handoff_height(self._store, last)
+
+    def side_keys(self, first: int) -> Iterator[tuple[int, list[bytes]]]:
+        """(height, keys of its side rows in order) from `first` on; heights without any are left
+        out."""
+        return block_rows.read_side_keys(self._store, first)
 
     def tx_location(self, tx_id: bytes) -> tuple[int, int] | None:
         """(height, index in the block) of a final tx, or None."""

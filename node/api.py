@@ -31,7 +31,7 @@ from ledger.tx import Tx
 from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
-from node import api_gov, api_stake
+from node import api_did, api_gov, api_stake
 from node.tx_waits import Dropped, Fate
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
@@ -337,6 +337,12 @@ class Api:
 
     async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         return resolver.proof(self._view(height, trusted_height), did)
+
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        return await api_did.export_json(self._chain, self._node.store, after, limit)
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        return api_did.operations_json(self._chain, self._node.store, height)
 
     # --- the audit log ---
 

@@ -459,6 +459,12 @@ class LightApi:
     ) -> JsonObject:
         _refuse("did_history")
 
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        _refuse("did_export")
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        return ()
+
     async def audit_stream(self, stream: str) -> JsonObject:
         _refuse("audit_stream")
 

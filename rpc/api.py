@@ -128,6 +128,12 @@ class NodeApi(Protocol):
         self, did: str, height: int | None, trusted_height: int = 0
     ) -> JsonObject: ...
 
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        """A page of all DIDs' operations after a cursor (`did.export`)."""
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        """The lines of `did_export` of one final height."""
+
     async def audit_stream(self, stream: str) -> JsonObject: ...
 
     async def audit_submit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from did.batch import BATCH_DIDS_MAX
+from did.export import EXPORT_MAX
 from ledger.errors import ZynkError
 from rpc.api import NodeApi, Wait
 from rpc.errors import RpcCode, as_rpc_error
@@ -357,6 +358,39 @@ _DID_METHODS = (
             proof=DID_PROOF,
         ),
         errors=(RpcCode.NOT_FOUND,),
+    ),
+    Method(
+        name="did_export",
+        summary="All DIDs' operations in the order of execution, after a cursor.",
+        bind=lambda api: api.did_export,
+        params=(
+            Param(
+                name="after",
+                kind=text(32, what="a cursor"),
+                description="The cursor of the last line that is known; absent: from the start.",
+            ),
+            Param(
+                name="limit",
+                kind=integer(1, EXPORT_MAX),
+                description="Operations a page.",
+                default=PAGE_DEFAULT,
+            ),
+        ),
+        cost=50,
+        result=record(
+            operations=array(
+                record(
+                    cursor=TEXT,
+                    did=TEXT,
+                    seq=COUNT,
+                    versionId=TEXT,
+                    height=COUNT,
+                    time=TEXT,
+                    operation=ANY_OBJECT,
+                )
+            ),
+            nextCursor=or_null(TEXT),
+        ),
     ),
     Method(
         name="did_proof",

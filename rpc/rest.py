@@ -5,11 +5,11 @@ Any web page may read here: nothing of it acts for the node or its operator.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from rpc.dispatch import Caller, Dispatcher
+from rpc.dispatch import Caller, Dispatcher, encode_json
 from rpc.errors import RpcCode, RpcError
 from rpc.resolver import (
     OPTIONS_BYTES_MAX,
@@ -20,6 +20,8 @@ from rpc.resolver import (
 )
 
 PREFIX = "/1.0/"
+OPERATIONS_PATH = "/1.0/operations"
+LINES_TYPE = "application/jsonl"
 CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "ETag, Location"}
 
 ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
@@ -43,10 +45,12 @@ class RestRoutes:
         """Raises RpcError for what is no route, or a wrong method."""
         if request.path.startswith(PATH_PREFIX):
             return await self._serve_identifiers(request)
+        if request.path == OPERATIONS_PATH:
+            return await self._serve_operations(request)
         raise RpcError(
             RpcCode.NOT_FOUND,
             "no such path",
-            expected=f"{PATH_PREFIX}<DID or DID URL>",
+            expected=f"{PATH_PREFIX}<DID or DID URL>, {OPERATIONS_PATH}",
             got=request.path[:80],
         )
 
@@ -77,6 +81,24 @@ class RestRoutes:
         if response.content_type:
             headers["Content-Type"] = response.content_type
         return web.Response(status=response.status, body=response.body, headers=headers)
+
+    async def _serve_operations(self, request: web.BaseRequest) -> web.Response:
+        """`did_export` as JSON lines."""
+        if request.method == "OPTIONS":
+            return preflight("GET, HEAD", "Accept")
+        require_method(request, "GET", "HEAD")
+        query = request.query
+        if len(set(query)) != len(query):
+            raise RpcError(RpcCode.INVALID_PARAMS, "a parameter is given twice")
+        params: dict[str, object] = dict(query)
+        limit = query.get("limit", "")
+        if limit.isascii() and limit.isdigit() and len(limit) < 10:
+            params["limit"] = int(limit)
+        page = await self._dispatcher.invoke("did_export", params, Caller(request.remote or ""))
+        assert isinstance(page, Mapping)
+        lines = "".join([encode_json(line) + "\n" for line in page["operations"]])
+        headers = {**CORS, "Cache-Control": "no-store", "Content-Type": LINES_TYPE}
+        return web.Response(body=lines.encode("ascii"), headers=headers)
 
 
 class WrongMethod(RpcError):

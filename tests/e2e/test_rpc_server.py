@@ -359,6 +359,26 @@ def test_a_did_resolves_over_http_for_any_origin(
     run(scenario())
 
 
+def test_operations_are_exported_as_json_lines() -> None:
+    async def scenario() -> None:
+        async with running() as (_, url, _), aiohttp.ClientSession() as http:
+            path = url + "/1.0/operations"
+            async with http.get(path + "?after=2-0&limit=3") as answer:
+                assert answer.content_type == "application/jsonl"
+                assert answer.headers["Access-Control-Allow-Origin"] == "*"
+                lines = [json.loads(line) for line in (await answer.text()).splitlines()]
+            assert [line["cursor"] for line in lines] == ["3-0", "4-0", "5-0"]
+            async with http.get(path + "?after=7-0") as answer:
+                assert (answer.status, await answer.read()) == (200, b"")
+            for query in ("limit=0", "limit=1001", "limit=x", "more=1", "limit=1&limit=2"):
+                async with http.get(f"{path}?{query}") as answer:
+                    assert answer.status == 400, query
+            async with http.post(path) as answer:
+                assert answer.status == 405
+
+    run(scenario())
+
+
 def test_stopping_lets_calls_in_flight_end_and_refuses_new_ones() -> None:
     async def scenario() -> None:
         api = FakeNodeApi()

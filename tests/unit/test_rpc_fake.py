@@ -201,6 +201,23 @@ class FakeNodeApi:
         operation = {"seq": cursor, "versionId": "0-x", "height": 3, "entry": "AA", "path": []}
         return {"did": did, "operations": [operation], "nextCursor": None, "proof": DID_PROOF}
 
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        first = 0 if after is None else int(after.split("-")[0]) + 1
+        lines = [line for height in range(first, 8) for line in self.did_operations(height)]
+        more = len(lines) > limit
+        return {
+            "operations": lines[:limit],
+            "nextCursor": lines[limit - 1]["cursor"] if more else None,
+        }
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        return [
+            {
+                "cursor": f"{height}-0", "did": "did:zynk:z1", "seq": height, "versionId": "0-x",
+                "height": height, "time": "2026-01-01T00:00:00Z", "operation": {"seq": height},
+            }
+        ]  # fmt: skip
+
     async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         return {"did": did, "record": None, "proof": DID_PROOF}
 
@@ -296,7 +313,7 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "dids": ["did:zynk:z1"],
     "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
-    "as_of_height": 3, "cursor": 1,
+    "as_of_height": 3, "after": "3-0", "cursor": 1,
     "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
     "operator": H, "validator": H, "proposal": 1,
     "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
