@@ -68,6 +68,27 @@ def dereference(
     )
 
 
+def content_metadata(content: Content, document: Mapping[str, Any]) -> dict[str, Any]:
+    """dereferencingMetadata of what was found; with the document it was found in, so that it can be
+    found again in a document that is proven."""
+    shown: dict[str, Any] = {"contentType": content.content_type}
+    if not content.is_document:
+        shown["didDocument"] = document
+    return shown
+
+
+def dereferencing_result(
+    content: object, dereferencing: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content is there under the two names that versions of the text give it."""
+    return {
+        "dereferencingMetadata": dereferencing,
+        "content": content,
+        "contentStream": content,
+        "contentMetadata": metadata,
+    }
+
+
 def _select_services(
     document: Mapping[str, Any], did: str, options: Options
 ) -> list[dict[str, Any]]:

@@ -19,7 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from did import strict_json
-from did.dereference import URI_LIST_TYPE, Content, dereference
+from did.dereference import (
+    URI_LIST_TYPE,
+    content_metadata,
+    dereference,
+    dereferencing_result,
+)
 from did.did_url import DidUrl, parse_did_url, parse_query, percent_decode
 from did.multikey import decode_base64url
 from did.record import RECORD_BYTES_MAX, Record
@@ -209,27 +214,6 @@ def _answer_found(
         shown = content_metadata(content, document)
         return _respond(200, chosen, dereferencing_result(content.value, shown, metadata), cache)
     return _respond(200, chosen, content.value, cache)
-
-
-def content_metadata(content: Content, document: Mapping[str, Any]) -> dict[str, Any]:
-    """dereferencingMetadata of what was found; with the document it was found in, so that it can be
-    found again in a document that is proven."""
-    shown: dict[str, Any] = {"contentType": content.content_type}
-    if not content.is_document:
-        shown["didDocument"] = document
-    return shown
-
-
-def dereferencing_result(
-    content: object, dereferencing: Mapping[str, Any], metadata: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The content is there under the two names that versions of the text give it."""
-    return {
-        "dereferencingMetadata": dereferencing,
-        "content": content,
-        "contentStream": content,
-        "contentMetadata": metadata,
-    }
 
 
 def compute_cache_control(options: Options, metadata: Mapping[str, Any], *, is_result: bool) -> str:
