@@ -1,6 +1,7 @@
 """The REST routes under /1.0/, and what they share: CORS, bodies, HEAD.
 
-Any web page may read here: nothing of it acts for the node or its operator.
+Any web page may read here: nothing of it acts for the node or its operator. Registration is for
+listed origins alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from rpc.dispatch import Caller, Dispatcher, encode_json
 from rpc.errors import RpcCode, RpcError
+from rpc.registrar import BODY_BYTES_MAX, KIND_BY_PATH, Registrar
 from rpc.resolver import (
     OPTIONS_BYTES_MAX,
     PATH_PREFIX,
@@ -36,7 +38,12 @@ class RestRoutes:
         dispatcher: Dispatcher,
         read_body: ReadBody,
         status_of: Callable[[RpcError], int],
+        check_origin: Callable[[web.BaseRequest], dict[str, str]],
+        *,
+        registrar_wait_ms: int,
     ) -> None:
+        self._registrar = Registrar(dispatcher, final_wait_ms=registrar_wait_ms)
+        self._check_origin = check_origin
         self._dispatcher = dispatcher
         self._read_body = read_body
         self._status_of = status_of
@@ -47,10 +54,13 @@ class RestRoutes:
             return await self._serve_identifiers(request)
         if request.path == OPERATIONS_PATH:
             return await self._serve_operations(request)
+        if request.path in KIND_BY_PATH:
+            return await self._serve_registrar(request)
         raise RpcError(
             RpcCode.NOT_FOUND,
             "no such path",
-            expected=f"{PATH_PREFIX}<DID or DID URL>, {OPERATIONS_PATH}",
+            expected=f"{PATH_PREFIX}<DID or DID URL>, {OPERATIONS_PATH}, "
+            + ", ".join(KIND_BY_PATH),
             got=request.path[:80],
         )
 
@@ -99,6 +109,25 @@ class RestRoutes:
         lines = "".join([encode_json(line) + "\n" for line in page["operations"]])
         headers = {**CORS, "Cache-Control": "no-store", "Content-Type": LINES_TYPE}
         return web.Response(body=lines.encode("ascii"), headers=headers)
+
+    async def _serve_registrar(self, request: web.BaseRequest) -> web.Response:
+        """A page may register only from an allowed origin, as it may call JSON-RPC."""
+        headers = self._check_origin(request)
+        if request.method == "OPTIONS":
+            return web.Response(
+                status=204,
+                headers={
+                    **headers,
+                    "Access-Control-Allow-Methods": "POST",
+                    "Access-Control-Allow-Headers": "Content-Type",
+                },
+            )
+        require_method(request, "POST")
+        data = await self._read_body(request, BODY_BYTES_MAX)
+        kind = KIND_BY_PATH[request.path]
+        status, body = await self._registrar.answer(kind, data, Caller(request.remote or ""))
+        headers = {**headers, "Content-Type": "application/json", "Cache-Control": "no-store"}
+        return web.Response(status=status, body=encode_json(body).encode("ascii"), headers=headers)
 
 
 class WrongMethod(RpcError):

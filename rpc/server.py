@@ -77,7 +77,13 @@ class RpcServer:
         self._answers = ByteBudget(
             "unread answers", config.answers_bytes_max, config.answers_bytes_per_ip_max
         )
-        self._rest = RestRoutes(self._dispatcher, self._read_json_body, _status_of)
+        self._rest = RestRoutes(
+            self._dispatcher,
+            self._read_json_body,
+            _status_of,
+            self._origin_headers,
+            registrar_wait_ms=config.registrar_wait_ms,
+        )
         self._sessions: set[WebSocketSession] = set()
         self._http: LimitedServer | None = None
         self._listener: asyncio.Server | None = None
