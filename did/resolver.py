@@ -26,7 +26,7 @@ from typing import Any
 
 from did import strict_json
 from did.document import DOCUMENT_BYTES_MAX, to_resolved
-from did.log_suffix import decode_suffix, encode_suffix, find_suffix
+from did.log_suffix import decode_deciding, encode_suffix, find_suffix
 from did.multikey import encode_base64url
 from did.operation import decode_operation
 from did.oplog import LogEntry, compute_log_path, entry_key, hash_entry, node_key, nullified_key
@@ -60,7 +60,7 @@ def resolve(view: ProvenView, did: str, query: VersionQuery | None = None) -> di
         if query is None or is_head_asked(record, query, height=view.height, time_ms=view.time_ms):
             return with_proof(head_result(view, record), proof_object)
         log = find_suffix(view, record, query)
-        shown = decode_suffix(log)
+        shown = decode_deciding(view, record, query, log)
         result = version_result(record, shown[0], find_next(shown, query))
     except ResolutionError as error:
         result = error_result(error.code, error.message)
