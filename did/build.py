@@ -35,8 +35,8 @@ def create_operation(
 ) -> bytes:
     """A signed create; its DID is `decode_operation(...).did_text`. `document` is in stored form
     (`did.document`). Raises InvalidInputError if a member breaks a rule."""
-    body = _state_body(document, control, recovery)
-    return _sign(_form(OperationType.CREATE, net, 0, exp_height, body), signers)
+    body = make_state_body(document, control, recovery)
+    return _sign(make_form(OperationType.CREATE, net, 0, exp_height, body), signers)
 
 
 def update_operation(
@@ -54,8 +54,8 @@ def update_operation(
     """A signed update, which replaces the whole state. `prev` is the head's 32-byte op hash, `seq`
     the head's plus one. Without pre-rotation the current keys sign and `control` may name any
     others; with it, `control` must be the committed key list and its keys sign."""
-    body = _state_body(document, control, recovery)
-    form = _form(OperationType.UPDATE, net, seq, exp_height, body, did, prev)
+    body = make_state_body(document, control, recovery)
+    form = make_form(OperationType.UPDATE, net, seq, exp_height, body, did, prev)
     return _sign(form, signers)
 
 
@@ -74,8 +74,8 @@ def recover_operation(
 ) -> bytes:
     """A signed recovery by the tier at index `tier`. `prev` is the op hash to go back to (the head
     itself, if only keys were lost); `seq` is still the head's plus one."""
-    body = {**_state_body(document, control, recovery), "tier": tier}
-    form = _form(OperationType.RECOVER, net, seq, exp_height, body, did, prev)
+    body = {**make_state_body(document, control, recovery), "tier": tier}
+    form = make_form(OperationType.RECOVER, net, seq, exp_height, body, did, prev)
     return _sign(form, signers)
 
 
@@ -91,7 +91,7 @@ def deactivate_operation(
 ) -> bytes:
     """A signed deactivation. Under pre-rotation `reveal` is the committed key list, and signs."""
     body = {} if reveal is None else {"reveal": reveal.to_json()}
-    form = _form(OperationType.DEACTIVATE, net, seq, exp_height, body, did, prev)
+    form = make_form(OperationType.DEACTIVATE, net, seq, exp_height, body, did, prev)
     return _sign(form, signers)
 
 
@@ -101,16 +101,17 @@ def add_signatures(operation: bytes, signers: Sequence[KeyPair]) -> bytes:
     return _sign(form, signers)
 
 
-def _state_body(
+def make_state_body(
     document: Mapping[str, Any], control: Control, recovery: Sequence[KeyList]
 ) -> dict[str, Any]:
+    """The body of a create or an update."""
     body: dict[str, Any] = {"control": control.to_json(), "document": dict(document)}
     if recovery:
         body["recovery"] = [tier.to_json() for tier in recovery]
     return body
 
 
-def _form(
+def make_form(
     kind: OperationType,
     net: str,
     seq: int,
@@ -119,6 +120,7 @@ def _form(
     did: str | None = None,
     prev: bytes | None = None,
 ) -> dict[str, Any]:
+    """An operation's JSON form, not signed yet."""
     form: dict[str, Any] = {
         "v": OPERATION_VERSION,
         "net": net,

@@ -13,58 +13,85 @@ and it is the whole chain: the record names the hash of the document's stored fo
 from what is shown (`did.document`), and everything else in the metadata follows from the record.
 `did.verify` checks it. base64url is without padding.
 
+The answer about an older version (`did.version`) has the type "ZynkHistoryProof1" and one member
+more: "log" (`did.log_suffix`), the operation log from that version on.
+
 These functions are pure reads of a `ProvenView`.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from did import strict_json
 from did.document import DOCUMENT_BYTES_MAX, to_resolved
+from did.log_suffix import decode_deciding, encode_suffix, find_suffix
 from did.multikey import encode_base64url
 from did.operation import decode_operation
 from did.oplog import LogEntry, compute_log_path, entry_key, hash_entry, node_key, nullified_key
 from did.record import Record, Status, document_key, record_key
+from did.resolution_error import ResolutionError, error_object
+from did.resolution_options import VersionQuery
 from did.syntax import DID_PREFIX, decode_did, is_did_syntax
+from did.version import CONTENT_TYPE, find_next, format_time, is_head_asked, version_result
 from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import FinalityProof
 from ledger.views import ProvenView
 
 PROOF_TYPE = "ZynkStateProof1"
-CONTENT_TYPE = "application/did"
-ERROR_TYPE_PREFIX = "https://www.w3.org/ns/did#"
+HISTORY_PROOF_TYPE = "ZynkHistoryProof1"
 HISTORY_PAGE_MAX = 100
-TIME_MS_MAX = 253_402_300_799_999  # the end of the year 9999
 
 
-def resolve(view: ProvenView, did: str) -> dict[str, Any]:
-    """The DID resolution result, JSON-ready. Never raises for any `did`; an unknown, malformed or
-    foreign one gives an error object."""
+def resolve(view: ProvenView, did: str, query: VersionQuery | None = None) -> dict[str, Any]:
+    """The DID resolution result, JSON-ready. Never raises for any `did` or `query`; an unknown,
+    malformed or foreign one gives an error object. `query` None: the newest version."""
     malformed = find_malformed(did)
     if malformed is not None:
         return malformed
-    identifier = decode_did(did)
-    record_bytes, state_proof = view.prove(record_key(identifier))
+    record_bytes, state_proof = view.prove(record_key(decode_did(did)))
     proof_object = _proof_object(view, record_bytes, state_proof)
     if record_bytes is None:
-        result = not_found_result(did)
-        result["didResolutionMetadata"]["proof"] = proof_object
-        return result
+        return with_proof(not_found_result(did), proof_object)
     record = Record.decode(record_bytes)
-    stored = None
+    log: list[bytes] = []
+    try:
+        if query is None or is_head_asked(record, query, height=view.height, time_ms=view.time_ms):
+            return with_proof(head_result(view, record), proof_object)
+        log = find_suffix(view, record, query)
+        shown = decode_deciding(view, record, query, log)
+        result = version_result(record, shown[0], find_next(shown, query))
+    except ResolutionError as error:
+        result = error_result(error.code, error.message)
+        if error.code != "NOT_FOUND":
+            return result
+    proof_object["type"] = HISTORY_PROOF_TYPE
+    proof_object["log"] = encode_suffix(view, record, log)
+    return with_proof(result, proof_object)
+
+
+def head_result(view: ProvenView, record: Record) -> dict[str, Any]:
+    """The newest version, without its proof."""
+    document = None
     if record.status is Status.ACTIVE:
-        document_bytes = view.get(document_key(identifier))
+        document_bytes = view.get(document_key(record.did))
         if document_bytes is None:
-            raise UsageError("state has a DID record without its document", got=did)
+            raise UsageError("state has a DID record without its document", got=record.did_text)
         stored = strict_json.decode(document_bytes, bytes_max=DOCUMENT_BYTES_MAX)
+        document = to_resolved(record.did_text, stored)
     return {
-        "didDocument": None if stored is None else to_resolved(did, stored),
+        "didDocument": document,
         "didResolutionMetadata": {"contentType": CONTENT_TYPE},
-        "didDocumentMetadata": {**compute_metadata(record), "proof": proof_object},
+        "didDocumentMetadata": compute_metadata(record),
     }
+
+
+def with_proof(result: dict[str, Any], proof_object: dict[str, Any]) -> dict[str, Any]:
+    """`result` with its proof where it belongs: with the metadata of what was found."""
+    is_error = "error" in result["didResolutionMetadata"]
+    result["didResolutionMetadata" if is_error else "didDocumentMetadata"]["proof"] = proof_object
+    return result
 
 
 def find_malformed(did: str) -> dict[str, Any] | None:
@@ -101,14 +128,9 @@ def not_found_result(did: str) -> dict[str, Any]:
 
 def error_result(code: str, detail: str) -> dict[str, Any]:
     """A result whose error is the RFC 9457 object of DID Resolution error `code`."""
-    error = {
-        "type": ERROR_TYPE_PREFIX + code,
-        "title": code.replace("_", " ").capitalize(),
-        "detail": detail,
-    }
     return {
         "didDocument": None,
-        "didResolutionMetadata": {"error": error},
+        "didResolutionMetadata": {"error": error_object(code, detail)},
         "didDocumentMetadata": {},
     }
 
@@ -173,14 +195,6 @@ def history(
     }
 
 
-def format_time(time_ms: int) -> str:
-    """Unix milliseconds as `YYYY-MM-DDThh:mm:ssZ`, fractions cut off. Raises InvalidInputError past
-    the year 9999."""
-    if time_ms > TIME_MS_MAX:
-        raise InvalidInputError("time is past the year 9999", got=str(time_ms))
-    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _describe_entry(view: ProvenView, did: bytes, seq: int, size: int) -> dict[str, Any]:
     def read_entry(index: int) -> bytes:
         row = view.side_get(entry_key(did, index))
@@ -222,12 +236,12 @@ def _proof_object(
         "type": PROOF_TYPE,
         "record": None if record_bytes is None else encode_base64url(record_bytes),
         "stateProof": encode_base64url(state_proof),
-        **_encode_finality(view.finality),
+        **encode_finality(view.finality),
     }
 
 
 @lru_cache(maxsize=4)
-def _encode_finality(finality: FinalityProof) -> dict[str, Any]:
+def encode_finality(finality: FinalityProof) -> dict[str, Any]:
     """The part of a proof that all answers at one height share. Callers must not change it."""
     return {
         "header": encode_base64url(finality.header.encoded),

@@ -13,16 +13,20 @@ from typing import Any
 
 from did import strict_json
 from did.document import compute_document_hash, to_stored
+from did.log_suffix import verify_suffix
 from did.multikey import decode_base64url
 from did.record import RECORD_BYTES_MAX, Record, Status, record_key
+from did.resolution_error import ResolutionError
+from did.resolution_options import VersionQuery
 from did.resolver import (
-    CONTENT_TYPE,
+    HISTORY_PROOF_TYPE,
     PROOF_TYPE,
     compute_metadata,
-    format_time,
+    error_result,
     not_found_result,
 )
 from did.syntax import decode_did
+from did.version import CONTENT_TYPE, find_next, format_time, is_head_asked, version_result
 from ledger.block import HEADER_BYTES_MAX, Header
 from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate
 from ledger.errors import InvalidInputError, UsageError
@@ -47,13 +51,14 @@ class Outcome(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """A verified answer: as of block `height` at `time_ms` (Unix ms). `record` is None if there
-    is none. `steps` say in words what was checked."""
+    is none, `version_id` None unless a version is shown. `steps` say in words what was checked."""
 
     did: str
     outcome: Outcome
     height: int
     time_ms: int
     record: Record | None
+    version_id: str | None
     steps: tuple[str, ...]
 
 
@@ -65,53 +70,40 @@ def verify_resolution(
     chain_id: str,
     max_age_ms: int | None,
     now_ms: int | None,
+    query: VersionQuery | None = None,
 ) -> Verdict:
-    """Check a resolution result for `did`. `max_age_ms` None accepts any age; else `now_ms` (Unix
-    ms) is needed. Raises InvalidInputError naming the first thing that is wrong."""
+    """Check a resolution result for `did`, at the version that `query` asks for (None: the newest).
+    `max_age_ms` None accepts any age; else `now_ms` (Unix ms) is needed. Raises InvalidInputError
+    naming the first thing that is wrong."""
     # Back and forth through strict JSON: whatever follows meets plain values of bounded depth.
-    answer = decode_answer(_encode(answer))
+    answer = decode_answer(encode_plain(answer))
     resolution, metadata = answer["didResolutionMetadata"], answer["didDocumentMetadata"]
     if type(resolution) is not dict or type(metadata) is not dict:
         raise InvalidInputError("metadata is not an object")
     found = "error" not in resolution
-    holder = metadata if found else resolution
+    proof, log_form = split_proof((metadata if found else resolution).get("proof"))
     header, record, steps = verify_proof(
-        holder.get("proof"),
+        proof,
         did=did,
         trusted=trusted,
         chain_id=chain_id,
         max_age_ms=max_age_ms,
         now_ms=now_ms,
     )
-    document = answer["didDocument"]
     if record is None:
-        outcome = Outcome.NOT_FOUND
-        expected = not_found_result(did)
+        expected, is_older = not_found_result(did), False
     else:
-        outcome = Outcome.FOUND if record.status is Status.ACTIVE else Outcome.DEACTIVATED
-        expected = {
-            "didDocument": None,
-            "didResolutionMetadata": {"contentType": CONTENT_TYPE},
-            "didDocumentMetadata": compute_metadata(record),
-        }
-    if outcome is Outcome.FOUND:
-        assert record is not None
-        stored = strict_json.encode(to_stored(did, document))
-        if compute_document_hash(stored) != record.doc_hash:
-            raise InvalidInputError(
-                "document is not the one that the record names",
-                expected=record.doc_hash.hex(),
-                got=compute_document_hash(stored).hex(),
-            )
-        steps.append("the document has the hash that the record names")
-        expected["didDocument"] = document
+        expected, is_older = _expect(record, header, query, log_form, answer["didDocument"], steps)
+    if is_older is not (log_form is not None):
+        raise InvalidInputError("proof is of the wrong kind for what was asked")
     shown = {
-        "didDocument": document,
+        "didDocument": answer["didDocument"],
         "didResolutionMetadata": {k: v for k, v in resolution.items() if found or k != "proof"},
         "didDocumentMetadata": {k: v for k, v in metadata.items() if not found or k != "proof"},
     }
-    if _encode(shown) != _encode(expected):
+    if encode_plain(shown) != encode_plain(expected):
         raise InvalidInputError("answer says something that its proof does not show")
+    outcome = outcome_of(expected)
     steps.append(f"metadata follows from the record: {outcome.value}")
     return Verdict(
         did=did,
@@ -119,8 +111,81 @@ def verify_resolution(
         height=header.height,
         time_ms=header.time_ms,
         record=record,
+        version_id=expected["didDocumentMetadata"].get("versionId"),
         steps=tuple(steps),
     )
+
+
+def _expect(
+    record: Record,
+    header: Header,
+    query: VersionQuery | None,
+    log_form: object,
+    document: object,
+    steps: list[str],
+) -> tuple[dict[str, Any], bool]:
+    """(what the answer has to say, whether its proof needs the log). Raises InvalidInputError."""
+    try:
+        if query is None or is_head_asked(
+            record, query, height=header.height, time_ms=header.time_ms
+        ):
+            return expect_head(record, document, steps), False
+    except ResolutionError as error:
+        if error.code != "NOT_FOUND":
+            raise
+        if verify_suffix(log_form, record):
+            raise InvalidInputError("proof shows a log that it does not need") from error
+        return _expect_nothing(error, steps), True
+    log = verify_suffix(log_form, record)
+    if not log:
+        raise InvalidInputError("proof lacks the operation log", expected="an older version")
+    steps.append(f"the operation log from version {log[0].operation.version_id} on is whole")
+    try:
+        following = find_next(log, query)
+    except ResolutionError as error:
+        return _expect_nothing(error, steps), True
+    steps.append("it shows the version asked for, and what came after it")
+    return version_result(record, log[0], following), True
+
+
+def _expect_nothing(error: ResolutionError, steps: list[str]) -> dict[str, Any]:
+    steps.append(f"there is no such version: {error.message}")
+    return error_result(error.code, error.message)
+
+
+def expect_head(record: Record, document: object, steps: list[str]) -> dict[str, Any]:
+    """What an answer about the newest version has to say; the document, if it is the record's."""
+    if record.status is Status.ACTIVE:
+        stored = strict_json.encode(to_stored(record.did_text, document))
+        if compute_document_hash(stored) != record.doc_hash:
+            raise InvalidInputError(
+                "document is not the one that the record names",
+                expected=record.doc_hash.hex(),
+                got=compute_document_hash(stored).hex(),
+            )
+        steps.append("the document has the hash that the record names")
+    return {
+        "didDocument": document if record.status is Status.ACTIVE else None,
+        "didResolutionMetadata": {"contentType": CONTENT_TYPE},
+        "didDocumentMetadata": compute_metadata(record),
+    }
+
+
+def outcome_of(result: dict[str, Any]) -> Outcome:
+    """What an expected result shows."""
+    if "error" in result["didResolutionMetadata"]:
+        return Outcome.NOT_FOUND
+    if result["didDocumentMetadata"].get("deactivated"):
+        return Outcome.DEACTIVATED
+    return Outcome.FOUND
+
+
+def split_proof(proof: object) -> tuple[object, object]:
+    """(the plain proof object, the log of an older version's or None). Nothing is judged."""
+    if type(proof) is not dict or proof.get("type") != HISTORY_PROOF_TYPE or "log" not in proof:
+        return proof, None
+    plain = {name: value for name, value in proof.items() if name != "log"}
+    return {**plain, "type": PROOF_TYPE}, proof["log"]
 
 
 def decode_answer(data: bytes) -> dict[str, Any]:
@@ -151,7 +216,7 @@ def verify_proof(
         f"{len(finality.handoffs)} handoffs lead from the trusted validator set to the signers",
         f"signers with more than 2/3 of the power finalized block {header.height}",
     ]
-    _check_age(header, max_age_ms, now_ms)
+    check_age(header, max_age_ms, now_ms)
     if max_age_ms is not None:
         steps.append(f"the block, of {format_time(header.time_ms)}, is young enough")
     shown = form["record"]
@@ -175,7 +240,11 @@ _HANDOFF_MEMBERS = frozenset(("header", "certificate", "nextValidators"))
 
 def decode_proof_finality(proof: object) -> FinalityProof:
     """The finality proof in a proof object, not yet verified. Raises InvalidInputError."""
-    form = _read_members(proof, _PROOF_MEMBERS, "proof")
+    return decode_finality(_read_members(proof, _PROOF_MEMBERS, "proof"))
+
+
+def decode_finality(form: dict[str, Any]) -> FinalityProof:
+    """The same, of an object that has its members. Raises InvalidInputError."""
     handoffs = form["handoffs"]
     if type(handoffs) is not list or len(handoffs) > HANDOFFS_MAX:
         raise InvalidInputError("handoffs are malformed", expected=f"at most {HANDOFFS_MAX}")
@@ -204,7 +273,8 @@ def _read_certificate(form: dict[str, Any]) -> Certificate:
     return Certificate.decode(raw)
 
 
-def _check_age(header: Header, max_age_ms: int | None, now_ms: int | None) -> None:
+def check_age(header: Header, max_age_ms: int | None, now_ms: int | None) -> None:
+    """Raise InvalidInputError unless the block is at most `max_age_ms` old (None: any age)."""
     if max_age_ms is None:
         return
     if now_ms is None:
@@ -229,7 +299,8 @@ def _read_members(value: object, names: frozenset[str], what: str) -> dict[str, 
     return value
 
 
-def _encode(value: object) -> bytes:
+def encode_plain(value: object) -> bytes:
+    """JCS bytes of an answer's part. Raises InvalidInputError."""
     try:
         return strict_json.encode(value)
     except UsageError as error:

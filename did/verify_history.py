@@ -14,7 +14,7 @@ from did.multikey import decode_base64url
 from did.operation import Operation, OperationType, decode_operation
 from did.oplog import ENTRY_BYTES_MAX, LogEntry, hash_entry
 from did.record import Record
-from did.resolver import format_time
+from did.version import format_time
 from ledger.errors import InvalidInputError, UsageError
 from ledger.merkle import PATH_HASHES_MAX, verify_inclusion_proof
 

@@ -4,6 +4,7 @@
     b/ height8               body: [[tx...], parent certificate or nil, [late votes], [evidence]]
     c/ height8               the finalization certificate this node holds
     r/ height8               results: [[leaf fields..., message], ...]
+    w/ height8               keys of the side rows that the block wrote, in order; only if any
     t/ tx id 32              [height, index]
     i/ block hash 32         height8
     m/genesis                genesis hash 32
@@ -15,7 +16,7 @@ a row that does not decode raises DamagedStoreError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ledger import codec
 from ledger.block import BLOCK_BYTES_MAX, Block, Header
@@ -28,11 +29,14 @@ HEADER = b"h/"
 BODY = b"b/"
 CERTIFICATE = b"c/"
 RESULTS = b"r/"
+SIDE_KEYS = b"w/"
 TX = b"t/"
 BLOCK_HASH = b"i/"
 META_GENESIS = b"m/genesis"
 META_HEIGHT = b"m/height"
 RESULTS_BYTES_MAX = 64 * 1024 * 1024
+SIDE_KEYS_BYTES_MAX = 64 * 1024 * 1024
+SIDE_KEY_BYTES_MAX = 1024
 
 
 def height_key(prefix: bytes, height: int) -> bytes:
@@ -53,6 +57,21 @@ def add_block_rows(
         batch.put(TX + tx_id, codec.encode([height, index]))
     batch.put(BLOCK_HASH + block.hash, height.to_bytes(8, "big"))
     batch.put(META_HEIGHT, height.to_bytes(8, "big"))
+
+
+def add_side_rows(batch: Batch, height: int, rows: Mapping[bytes, bytes]) -> None:
+    """Add what the block's txs wrote beside the state, and the list of it."""
+    for key, value in rows.items():
+        batch.put(key, value)
+    if rows:
+        batch.put(height_key(SIDE_KEYS, height), codec.encode(list(rows)))
+
+
+def read_side_keys(store: Reader, first: int) -> Iterator[tuple[int, list[bytes]]]:
+    """(height, keys in order) of each block from `first` on that wrote side rows."""
+    for key, row in store.iterate(prefix=SIDE_KEYS, start=height_key(SIDE_KEYS, first)):
+        keys = decode_row("side keys", _decode_keys, row)
+        yield int.from_bytes(key[len(SIDE_KEYS) :], "big"), keys
 
 
 def read_height(store: Reader) -> int | None:
@@ -105,6 +124,11 @@ def read_tx_location(store: Reader, tx_id: bytes) -> tuple[int, int] | None:
 def _decode_results(row: bytes) -> list[TxResult]:
     items = codec.read_list(codec.decode(row, bytes_max=RESULTS_BYTES_MAX), 2**32, "results")
     return [TxResult.from_value(item) for item in items]
+
+
+def _decode_keys(row: bytes) -> list[bytes]:
+    items = codec.read_list(codec.decode(row, bytes_max=SIDE_KEYS_BYTES_MAX), 2**32, "side keys")
+    return [codec.read_bytes(item, "side key", maximum=SIDE_KEY_BYTES_MAX) for item in items]
 
 
 def _decode_location(row: bytes) -> tuple[int, int]:

@@ -325,8 +325,7 @@ class Chain(ChainReader):
         self.tree.add_rows(
             execution.overlay, batch, height=block.height, time_ms=block.header.time_ms
         )
-        for key, value in execution.side_rows.items():
-            batch.put(key, value)
+        block_rows.add_side_rows(batch, block.height, execution.side_rows)
         if self._commit_rows and execution.log_entries:
             for key, value in self._commit_rows(self._store, old_size, execution.log_entries):
                 batch.put(key, value)

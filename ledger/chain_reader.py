@@ -6,6 +6,8 @@ kept decoded here and follows the store at each commit (`_follow_rows`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ledger import block_rows, codec
 from ledger.accounts import ACCOUNT_PREFIX, POOL_PREFIX, Account, parse_account_row, read_account
 from ledger.block import Block, Header
@@ -155,6 +157,11 @@ class ChainReader:
     def last_handoff_height(self, last: int) -> int:
         """The highest such height up to `last`; 0 if there is none."""
         return read_last_handoff_height(self._store, last)
+
+    def side_keys(self, first: int) -> Iterator[tuple[int, list[bytes]]]:
+        """(height, keys of its side rows in order) from `first` on; heights without any are left
+        out."""
+        return block_rows.read_side_keys(self._store, first)
 
     def tx_location(self, tx_id: bytes) -> tuple[int, int] | None:
         """(height, index in the block) of a final tx, or None."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ledger.finality import FinalityProof
 from ledger.state import StateTree
 from ledger.store import Store
@@ -31,6 +33,10 @@ class ChainView:
             return self._tree.prove(key)
         value, proof, _root = self._tree.prove_at(self.height, key)
         return value, proof
+
+    def prove_many(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """(values, one proof of them all under `finality.header.state_root`)."""
+        return self._tree.prove_many(self.height, keys)
 
     def side_get(self, key: bytes) -> bytes | None:
         """A row outside the tree, as the store has it now; not proven by itself."""

@@ -22,6 +22,9 @@ class ProvenView(Protocol):
     def prove(self, key: bytes) -> tuple[bytes | None, bytes]:
         """(value or None, state proof bytes of that value's presence or absence)."""
 
+    def prove_many(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """(values, state multiproof bytes) of different keys; `ledger.state.multiproof`."""
+
     def side_get(self, key: bytes) -> bytes | None:
         """A row outside the tree (`ExecutionContext.side_put`). Not proven by itself."""
 

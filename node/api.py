@@ -18,7 +18,10 @@ from audit.stream import read_stream
 from consensus.fork_proof import BETWEEN_MAX
 from did import handler as did_handler
 from did import resolver
+from did.batch import resolve_batch
 from did.operation import decode_operation
+from did.resolution_error import ResolutionError
+from did.resolution_options import read_version_query
 from ledger.accounts import Account, account_key
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.finality import FinalityProof
@@ -26,7 +29,7 @@ from ledger.params import PARAMS_KEY
 from ledger.tx import Tx
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
-from node import api_gov, api_stake, api_tx
+from node import api_did, api_gov, api_stake, api_tx
 from node.answer_view import AnswerView, ChainLister
 from node.light_source import header_json
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
@@ -284,13 +287,23 @@ class Api:
     # --- identities ---
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
-        if version_id is not None or version_time is not None:
-            raise InvalidInputError(
-                "resolving an older version is not supported yet", expected="no version_id/time"
-            )
-        return resolver.resolve(self._view(None, trusted_height), did)
+        try:
+            query = read_version_query(version_id, version_time, as_of_height)
+        except ResolutionError as error:
+            return resolver.error_result(error.code, error.message)
+        return resolver.resolve(self._view(None, trusted_height), did, query)
+
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        return resolve_batch(self._view(height, trusted_height), dids)
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         did = _did_of(Tx.decode(tx))
@@ -303,6 +316,12 @@ class Api:
 
     async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         return resolver.proof(self._view(height, trusted_height), did)
+
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        return await api_did.export_json(self._chain, self._node.store, after, limit)
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        return api_did.operations_json(self._chain, self._node.store, height)
 
     # --- the audit log ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import click
 
 from did.build import create_operation
 from did.control import Control
-from did.verify import ANSWER_BYTES_MAX, Outcome, decode_answer, verify_resolution
-from ledger.errors import InvalidInputError, UsageError
+from did.verify import ANSWER_BYTES_MAX, Outcome, Verdict
+from did.verify_answer import Basis, verify_answer
+from ledger.errors import InvalidInputError
 from node import identity
 from node.checkpoint import load_trust_point
 from node.cli_did_change import did_deactivate, did_recover, did_rotate, did_update
@@ -110,7 +112,8 @@ def did_resolve(did_text: str, trust_path: Path | None, rpc_url: str, as_json: b
     click.echo(json.dumps(answer, indent=None if as_json else 2))
     error = answer["didResolutionMetadata"].get("error")
     if trust is not None and (error is None or "proof" in answer["didResolutionMetadata"]):
-        _verify(answer, did_text, trust_path, None, as_json=False, err=True)
+        data = json.dumps(answer).encode()
+        _verify(data, [did_text], trust_path, None, options={}, as_json=False, err=True)
     elif error is None:
         click.echo("Not checked: --trust genesis.json, or `zynk did verify`, does.", err=True)
     if error is not None:
@@ -153,19 +156,47 @@ def did_history(did_text: str, trust_path: Path | None, rpc_url: str, as_json: b
 @did.command("verify")
 @click.argument("answer_path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @trust_option(required=True)
-@click.option("--did", "did_text", metavar="DID", help="The DID it must be about.")
+@click.option(
+    "--did",
+    "asked",
+    multiple=True,
+    metavar="DID",
+    help="The DID or DID URL it must be about; once for each of a batch, in its order.",
+)
+@click.option("--version-id", metavar="ID", help="The version that was asked for.")
+@click.option("--version-time", metavar="TIME", help="The time that was asked for.")
+@click.option("--as-of-height", type=click.IntRange(min=0), help="The height asked for.")
+@click.option("--relationship", metavar="NAME", help="The verificationRelationship asked for.")
 @click.option("--max-age", type=click.FloatRange(min=0), metavar="SECONDS", help="No older.")
 @json_option
 def did_verify(
     answer_path: Path,
     trust_path: Path,
-    did_text: str | None,
+    asked: tuple[str, ...],
+    version_id: str | None,
+    version_time: str | None,
+    as_of_height: int | None,
+    relationship: str | None,
     max_age: float | None,
     as_json: bool,
 ) -> None:
-    """Check a saved answer (of `did resolve`) offline, step by step."""
-    answer = decode_answer(read_small(answer_path, "answer file", ANSWER_BYTES_MAX))
-    _verify(answer, did_text or _did_of(answer), trust_path, max_age, as_json=as_json, err=False)
+    """Check a saved answer offline, step by step: a resolution or dereferencing result, a batch, a
+    history page or a record's proof."""
+    options = {
+        "versionId": version_id,
+        "versionTime": version_time,
+        "asOfHeight": as_of_height,
+        "verificationRelationship": relationship,
+    }
+    _verify(
+        read_small(answer_path, "answer file", ANSWER_BYTES_MAX),
+        asked,
+        trust_path,
+        max_age,
+        options={name: value for name, value in options.items() if value is not None},
+        as_json=as_json,
+        err=False,
+    )
 
 
 did.add_command(did_update)
@@ -183,59 +214,54 @@ _OUTCOME = {
 
 
 def _verify(
-    answer: dict[str, Any],
-    did_text: str,
+    data: bytes,
+    asked: Sequence[str],
     trust_path: Path | None,
     max_age: float | None,
     *,
+    options: Mapping[str, object],
     as_json: bool,
     err: bool,
 ) -> None:
     """Verify and print; exits with 1 if anything does not hold."""
     assert trust_path is not None
     trust = load_trust_point(trust_path)
+    basis = Basis(
+        trusted=trust.validators,
+        chain_id=trust.chain_id,
+        max_age_ms=None if max_age is None else int(max_age * 1000),
+        now_ms=int(time.time() * 1000),
+    )
+    about = ", ".join(asked)
     try:
-        verdict = verify_resolution(
-            answer,
-            did=did_text,
-            trusted=trust.validators,
-            chain_id=trust.chain_id,
-            max_age_ms=None if max_age is None else int(max_age * 1000),
-            now_ms=int(time.time() * 1000),
-        )
+        verdicts = verify_answer(data, asked=asked, options=options, basis=basis)
     except InvalidInputError as error:
         if as_json:
-            click.echo(json.dumps({"ok": False, "did": did_text, "reason": str(error)}))
+            click.echo(json.dumps({"ok": False, "did": about, "reason": str(error)}))
         else:
             show_steps([(True, f"trust: {trust.text}"), (False, str(error))], err=err)
-            click.echo(f"NOT VERIFIED: {did_text}", err=err)
+            click.echo(f"NOT VERIFIED: {about}", err=err)
         raise click.exceptions.Exit(1) from error
     if as_json:
-        data = {
-            "ok": True,
-            "did": did_text,
-            "outcome": verdict.outcome.value,
-            "height": verdict.height,
-            "time_ms": verdict.time_ms,
-            "version": None if verdict.record is None else verdict.record.version_id,
-            "steps": list(verdict.steps),
-        }
-        click.echo(json.dumps(data))
+        found = [_verdict_json(verdict) for verdict in verdicts]
+        click.echo(json.dumps(found[0] if len(found) == 1 else {"ok": True, "answers": found}))
         return
-    show_steps([(True, text) for text in (f"trust: {trust.text}", *verdict.steps)], err=err)
-    click.echo(
-        f"VERIFIED: {did_text} {_OUTCOME[verdict.outcome]} as of block {verdict.height}, "
-        f"{format_ms(verdict.time_ms)}",
-        err=err,
-    )
+    for verdict in verdicts:
+        show_steps([(True, text) for text in (f"trust: {trust.text}", *verdict.steps)], err=err)
+        click.echo(
+            f"VERIFIED: {verdict.did} {_OUTCOME[verdict.outcome]} as of block {verdict.height}, "
+            f"{format_ms(verdict.time_ms)}",
+            err=err,
+        )
 
 
-def _did_of(answer: dict[str, Any]) -> str:
-    """The DID that an answer claims to be about; the check then shows whether it is."""
-    document, metadata = answer["didDocument"], answer["didDocumentMetadata"]
-    found = document.get("id") if isinstance(document, dict) else None
-    if found is None and isinstance(metadata, dict):
-        found = metadata.get("canonicalId")
-    if not isinstance(found, str):
-        raise UsageError("the answer names no DID", expected="--did DID: what you asked for")
-    return found
+def _verdict_json(verdict: Verdict) -> dict[str, object]:
+    return {
+        "ok": True,
+        "did": verdict.did,
+        "outcome": verdict.outcome.value,
+        "height": verdict.height,
+        "time_ms": verdict.time_ms,
+        "version": verdict.version_id,
+        "steps": list(verdict.steps),
+    }

@@ -17,8 +17,12 @@ from typing import Any, NoReturn
 from audit.receipt import Receipt
 from audit.verify import verify_membership
 from did import resolver
+from did.batch import check_dids
 from did.record import Record
-from did.verify import verify_proof, verify_resolution
+from did.resolution_error import ResolutionError
+from did.resolution_options import read_version_query
+from did.verify import decode_finality, split_proof, verify_proof, verify_resolution
+from did.verify_batch import verify_batch
 from did.verify_history import verify_history
 from ledger import codec
 from ledger.accounts import Account, account_key
@@ -215,21 +219,39 @@ class LightApi:
     # --- identities ---
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
         self._check_caller(trusted_height)
-        if version_id is not None or version_time is not None:
-            raise unsupported("resolving an older version")
+        try:
+            query = read_version_query(version_id, version_time, as_of_height)
+        except ResolutionError as error:
+            return resolver.error_result(error.code, error.message)
         malformed = resolver.find_malformed(did)
         if malformed is not None:
             return malformed
+        wanted = {
+            "version_id": version_id,
+            "version_time": version_time,
+            "as_of_height": as_of_height,
+        }
+        # An endpoint of an older release does not know the newer parameters.
+        wanted = {name: value for name, value in wanted.items() if value is not None}
 
         async def work(source: Source) -> JsonObject:
             follower = self._follower
             answer = dict(
-                await source.call("did_resolve", did=did, trusted_height=follower.trust.height)
+                await source.call(
+                    "did_resolve", did=did, trusted_height=follower.trust.height, **wanted
+                )
             )
-            self._asker.judge_did(_shown_proof(answer), is_newest=True)
+            if query is not None:
+                _refuse_unanswered(answer)
+            self._asker.judge_did(split_proof(_shown_proof(answer))[0], is_newest=True)
             verify_resolution(
                 answer,
                 did=did,
@@ -237,7 +259,36 @@ class LightApi:
                 chain_id=follower.trust.chain_id,
                 max_age_ms=None,
                 now_ms=None,
+                query=query,
             )
+            return answer
+
+        return await self._asker.ask(work)
+
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        self._check_caller(trusted_height)
+        check_dids(dids)
+
+        async def work(source: Source) -> JsonObject:
+            trust = self._follower.trust
+            answer = await source.call(
+                "did_resolveBatch", dids=list(dids), height=height, trusted_height=trust.height
+            )
+            verdicts = verify_batch(
+                dict(answer),
+                dids=dids,
+                trusted=trust.validators,
+                chain_id=trust.chain_id,
+                max_age_ms=None,
+                now_ms=None,
+            )
+            finality = decode_finality(answer["proof"])
+            self._asker.judge_decoded(finality, is_newest=height is None)
+            if height not in (None, finality.header.height):
+                raise InvalidInputError("the answer is about another height")
+            assert len(verdicts) == len(dids)
             return answer
 
         return await self._asker.ask(work)
@@ -445,6 +496,12 @@ class LightApi:
     async def tx_estimate_fee(self, tx: bytes) -> JsonObject:
         _refuse("tx_estimateFee")
 
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        _refuse("did_export")
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        return ()
+
     async def audit_stream(self, stream: str) -> JsonObject:
         _refuse("audit_stream")
 
@@ -477,6 +534,19 @@ def _shown_proof(answer: Mapping[str, Any]) -> object:
         if isinstance(holder, dict) and "proof" in holder:
             return holder["proof"]
     raise InvalidInputError("the answer has no proof")
+
+
+def _refuse_unanswered(answer: Mapping[str, Any]) -> None:
+    """Raise RpcError for what an honest endpoint refuses without a proof: a version that is beyond
+    its head, or too long ago to prove in one answer."""
+    shown = answer.get("didResolutionMetadata")
+    error = shown.get("error") if isinstance(shown, dict) and "proof" not in shown else None
+    if isinstance(error, dict):
+        raise RpcError(
+            RpcCode.UNVERIFIED,
+            "the endpoint has no answer about this version",
+            got=str(error.get("detail"))[:200],
+        )
 
 
 def _refuse(method: str) -> NoReturn:

@@ -105,10 +105,20 @@ class NodeApi(Protocol):
     async def tx_estimate_fee(self, tx: bytes) -> JsonObject: ...
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
-        """A DID resolution result. A DID that is unknown or malformed is not raised: it is
-        `didResolutionMetadata.error` (`notFound`, `invalidDid`, ...)."""
+        """A DID resolution result. A DID or version that is unknown or malformed is not raised: it
+        is `didResolutionMetadata.error` (`did.resolution_error`)."""
+
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        """Resolution results in the order of `dids`, and one proof (`did.batch`)."""
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject: ...
     async def did_history(
@@ -117,6 +127,12 @@ class NodeApi(Protocol):
     async def did_proof(
         self, did: str, height: int | None, trusted_height: int = 0
     ) -> JsonObject: ...
+
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        """A page of all DIDs' operations after a cursor (`did.export`)."""
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        """The lines of `did_export` of one final height."""
 
     async def audit_stream(self, stream: str) -> JsonObject: ...
 

@@ -122,9 +122,10 @@ class RpcClient:
 
     @asynccontextmanager
     async def subscribe(
-        self, topic: str, tx_id: bytes | None = None
+        self, topic: str, tx_id: bytes | None = None, *, after: str | None = None
     ) -> AsyncIterator[Subscription]:
-        """Listen on a WebSocket of its own until the block is left."""
+        """Listen on a WebSocket of its own until the block is left. `after` resumes the topic
+        `operations` at a cursor."""
         try:
             socket = await self._http().ws_connect(
                 self.url + "/ws", max_msg_size=RESPONSE_BYTES_MAX, heartbeat=30
@@ -133,7 +134,7 @@ class RpcClient:
             raise self._no_answer(error) from error
         try:
             subscription = Subscription(socket)
-            await subscription.start(topic, tx_id, self._timeout_s)
+            await subscription.start(topic, tx_id, after, self._timeout_s)
             yield subscription
         finally:
             await socket.close()
@@ -181,9 +182,15 @@ class Subscription:
         self._early: list[Result] = []
         self.current: Result = None
 
-    async def start(self, topic: str, tx_id: bytes | None, timeout_s: float) -> None:
+    async def start(
+        self, topic: str, tx_id: bytes | None, after: str | None, timeout_s: float
+    ) -> None:
         """Send `subscribe` and wait for its answer. Raises RpcError or RpcConnectionError."""
-        params = {"topic": topic, "tx_id": None if tx_id is None else tx_id.hex()}
+        params = {
+            "topic": topic,
+            "tx_id": None if tx_id is None else tx_id.hex(),
+            "after": after,
+        }
         await self._socket.send_json(_request(1, "subscribe", params))
         try:
             async with asyncio.timeout(timeout_s):

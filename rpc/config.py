@@ -40,6 +40,8 @@ class RpcConfig:
     """From the headers to the end of the body."""
     call_timeout_ms: int = 70_000
     """More than the longest wait that tx_submit allows."""
+    registrar_wait_ms: int = 15_000
+    """How long a registration waits for its tx to be final before it answers `wait`."""
     keepalive_ms: int = 75_000
     """A connection without a request, or with an answer nobody reads, is closed after this."""
     drain_ms: int = 5_000

@@ -130,7 +130,7 @@ class Dispatcher:
     async def invoke(self, name: str, params: object, caller: Caller) -> object:
         """One call outside JSON-RPC (the REST routes). Raises RpcError and nothing else."""
         bound = self._bound_by_name[name]
-        if not self._rate.take(caller.ip, bound.method.cost):
+        if not self._rate.take(caller.ip, bound.method.cost_of(params)):
             raise _rate_limited(self._config.calls_per_s_per_ip_max)
         await self._turns.take()
         return await self._call(bound, bound.method.arguments(params), caller)
@@ -189,9 +189,11 @@ class Dispatcher:
             )
 
     def _cost_of(self, request: object) -> int:
-        name = request.get("method") if isinstance(request, dict) else None
+        if not isinstance(request, dict):
+            return 1
+        name = request.get("method")
         bound = self._bound_by_name.get(name) if isinstance(name, str) else None
-        return 1 if bound is None else bound.method.cost
+        return 1 if bound is None else bound.method.cost_of(request.get("params"))
 
     def _check_batch(self, request: list[object]) -> None:
         if not request:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from did.batch import BATCH_DIDS_MAX
+from did.export import EXPORT_MAX
 from ledger.errors import ZynkError
 from rpc.api import NodeApi, Wait
 from rpc.errors import RpcCode, as_rpc_error
@@ -286,19 +288,59 @@ _TX_METHODS = (
 _DID_METHODS = (
     Method(
         name="did_resolve",
-        summary="Resolve a DID to its document, with metadata and proof.",
+        summary="Resolve a DID, at its newest or an older version, with metadata and proof.",
         bind=lambda api: api.did_resolve,
         params=(
             _DID,
             Param(name="version_id", kind=text(128), description="An exact version."),
             Param(name="version_time", kind=text(40), description="As of this UTC time."),
             _TRUSTED,
+            Param(
+                name="as_of_height",
+                kind=HEIGHT,
+                description="The history as it was known at this height.",
+            ),
         ),
+        cost_by_param={"version_id": 10, "version_time": 10, "as_of_height": 10},
         result=record(
             didDocument=or_null(ANY_OBJECT),
             didDocumentMetadata=record({"proof": DID_PROOF, "versionId": TEXT}),
             didResolutionMetadata=record({"proof": DID_PROOF}),
         ),
+    ),
+    Method(
+        name="did_resolveBatch",
+        summary="Resolve up to 100 DIDs at one height, with one proof of them all.",
+        bind=lambda api: api.did_resolve_batch,
+        params=(
+            Param(
+                name="dids",
+                kind=list_of(text(512, what="a DID"), BATCH_DIDS_MAX),
+                description="Different DIDs.",
+                required=True,
+            ),
+            _AT_HEIGHT,
+            _TRUSTED,
+        ),
+        cost=50,
+        result=record(
+            results=array(
+                record(
+                    didDocument=or_null(ANY_OBJECT),
+                    didDocumentMetadata=ANY_OBJECT,
+                    didResolutionMetadata=ANY_OBJECT,
+                )
+            ),
+            proof=record(
+                type=TEXT,
+                records=array(or_null(BLOB)),
+                multiproof=BLOB,
+                header=BLOB,
+                certificate=BLOB,
+                handoffs=array(ANY_OBJECT),
+            ),
+        ),
+        errors=(RpcCode.HISTORY_PRUNED,),
     ),
     Method(
         name="did_submit",
@@ -324,6 +366,39 @@ _DID_METHODS = (
             proof=DID_PROOF,
         ),
         errors=(RpcCode.NOT_FOUND,),
+    ),
+    Method(
+        name="did_export",
+        summary="All DIDs' operations in the order of execution, after a cursor.",
+        bind=lambda api: api.did_export,
+        params=(
+            Param(
+                name="after",
+                kind=text(32, what="a cursor"),
+                description="The cursor of the last line that is known; absent: from the start.",
+            ),
+            Param(
+                name="limit",
+                kind=integer(1, EXPORT_MAX),
+                description="Operations a page.",
+                default=PAGE_DEFAULT,
+            ),
+        ),
+        cost=50,
+        result=record(
+            operations=array(
+                record(
+                    cursor=TEXT,
+                    did=TEXT,
+                    seq=COUNT,
+                    versionId=TEXT,
+                    height=COUNT,
+                    time=TEXT,
+                    operation=ANY_OBJECT,
+                )
+            ),
+            nextCursor=or_null(TEXT),
+        ),
     ),
     Method(
         name="did_proof",

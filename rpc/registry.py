@@ -6,7 +6,7 @@ document can not drift from what is served.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -34,10 +34,24 @@ class Method:
     websocket_only: bool = False
     cost: int = 1
     """How much of its address's allowance a call uses, in calls of the cheap kind."""
+    cost_by_param: Mapping[str, int] = field(default_factory=dict)
+    """What the call costs more for each of these parameters that it gives."""
     index_by_name: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.index_by_name.update((p.name, i) for i, p in enumerate(self.params))
+
+    def cost_of(self, params: object) -> int:
+        """The cost of a call with `params`, which may be anything."""
+        if not self.cost_by_param:
+            return self.cost
+        if isinstance(params, list):
+            given = [
+                p.name for p, value in zip(self.params, params, strict=False) if value is not None
+            ]
+        else:
+            given = list(params) if isinstance(params, dict) else []
+        return self.cost + sum(self.cost_by_param.get(name, 0) for name in given)
 
     def arguments(self, params: object) -> list[object]:
         """Positional arguments of the call. Raises RpcError INVALID_PARAMS."""

@@ -1,6 +1,6 @@
 """The HTTP side: routes, limits, CORS, start and graceful stop.
 
-Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, /1.0/identifiers/{did}.
+Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, and /1.0/... (rpc.rest).
 
 A request that reaches JSON-RPC is answered 200 (204 if there is nothing to say), whatever the
 answer; what is refused before that has its HTTP status and a JSON-RPC error as body. Requests with
@@ -28,7 +28,8 @@ from rpc.methods import METHODS
 from rpc.metrics import CONTENT_TYPE, RpcMetrics
 from rpc.openrpc import openrpc_document
 from rpc.registry import Method, Registry
-from rpc.resolver import PATH_PREFIX, resolve_over_http
+from rpc.rest import CORS, RestRoutes, WrongMethod
+from rpc.rest import PREFIX as REST_PREFIX
 from rpc.results import ANY_OBJECT
 from rpc.subscriptions import SUBSCRIPTION_METHODS, Hub
 from rpc.websocket import WebSocketSession
@@ -75,6 +76,13 @@ class RpcServer:
         )
         self._answers = ByteBudget(
             "unread answers", config.answers_bytes_max, config.answers_bytes_per_ip_max
+        )
+        self._rest = RestRoutes(
+            self._dispatcher,
+            self._read_json_body,
+            _status_of,
+            self._origin_headers,
+            registrar_wait_ms=config.registrar_wait_ms,
         )
         self._sessions: set[WebSocketSession] = set()
         self._http: LimitedServer | None = None
@@ -133,8 +141,11 @@ class RpcServer:
             http.on_request(request.protocol)
         try:
             return await self._route(request)
+        except WrongMethod as error:
+            return _error_response(405, error, {**CORS, "Allow": error.allowed})
         except RpcError as error:
-            return _error_response(_status_of(error), error)
+            headers = CORS if request.path.startswith(REST_PREFIX) else None
+            return _error_response(_status_of(error), error, headers)
         except ConnectionError:  # the peer is gone; what is returned is not read by anyone
             return web.Response(status=499)
         except Exception:
@@ -150,8 +161,8 @@ class RpcServer:
         method, path = request.method, request.path
         if path == "/" and method == "POST":
             return await self._serve_rpc(request)
-        if path.startswith(PATH_PREFIX):
-            return await self._serve_resolution(request)
+        if path.startswith(REST_PREFIX):
+            return await self._rest.serve(request)
         if method == "OPTIONS" and path == "/":
             return self._preflight(request)
         if path in ("/", "/ws", "/health", "/ready", "/metrics"):
@@ -172,32 +183,23 @@ class RpcServer:
         error = RpcError(
             RpcCode.NOT_FOUND,
             "no such path",
-            expected=f"POST /, GET /ws /health /ready /metrics {PATH_PREFIX}<did>",
+            expected=f"POST /, GET /ws /health /ready /metrics {REST_PREFIX}identifiers/<did>",
             got=path[:80],
         )
         return _error_response(404, error)
 
     async def _serve_rpc(self, request: web.BaseRequest) -> web.Response:
         headers = self._origin_headers(request)
-        if request.content_type not in JSON_TYPES or _is_encoded(request):
-            error = RpcError(
-                RpcCode.INVALID_REQUEST,
-                "the content type is wrong",
-                expected="Content-Type: application/json, UTF-8, no Content-Encoding",
-                got=request.headers.get("Content-Type", "none")[:80],
-            )
-            return _error_response(415, error)
         body_bytes_max = self._config.body_bytes_max
+        self._check_body(request, body_bytes_max)
         length = request.content_length
-        if length is not None and length > body_bytes_max:
-            raise _body_too_large(body_bytes_max, str(length))
         ip = request.remote or ""
         held = self._answers.hold(ip)
         try:
             with self._bodies.hold(ip) as body_held:
                 body_held.add(body_bytes_max if length is None else length)
                 answer = await self._dispatcher.answer(
-                    await self._read_body(request), Caller(ip), held
+                    await self._read_body(request, body_bytes_max), Caller(ip), held
                 )
         except BaseException:
             held.release()
@@ -209,14 +211,36 @@ class RpcServer:
             self._http.release_with(request.protocol, held)
         return HeldResponse(held, body=answer.encode("ascii"), headers=headers)
 
-    async def _read_body(self, request: web.BaseRequest) -> bytes:
+    def _check_body(self, request: web.BaseRequest, bytes_max: int) -> None:
+        """Raise RpcError if the headers announce a body that is not taken."""
+        if request.content_type not in JSON_TYPES or _is_encoded(request):
+            raise _WrongContentType(
+                RpcCode.INVALID_REQUEST,
+                "the content type is wrong",
+                expected="Content-Type: application/json, UTF-8, no Content-Encoding",
+                got=request.headers.get("Content-Type", "none")[:80],
+            )
+        length = request.content_length
+        if length is not None and length > bytes_max:
+            raise _body_too_large(bytes_max, str(length))
+
+    async def _read_json_body(self, request: web.BaseRequest, bytes_max: int) -> bytes:
+        """A body outside JSON-RPC; there may be none. Raises RpcError."""
+        if not request.can_read_body:
+            return b""
+        self._check_body(request, bytes_max)
+        with self._bodies.hold(request.remote or "") as held:
+            held.add(bytes_max if request.content_length is None else request.content_length)
+            return await self._read_body(request, bytes_max)
+
+    async def _read_body(self, request: web.BaseRequest, bytes_max: int) -> bytes:
         body = bytearray()
         try:
             async with asyncio.timeout(self._config.body_timeout_ms / 1000):
                 async for chunk in request.content.iter_any():
                     body += chunk
-                    if len(body) > self._config.body_bytes_max:
-                        raise _body_too_large(self._config.body_bytes_max, "more")
+                    if len(body) > bytes_max:
+                        raise _body_too_large(bytes_max, "more")
         except TimeoutError:
             raise RpcError(
                 RpcCode.TIMED_OUT,
@@ -258,29 +282,6 @@ class RpcServer:
             ready, reasons = False, ["the node is stopping", *reasons]
         return _json_response(200 if ready else 503, {"ready": ready, "reasons": reasons})
 
-    async def _serve_resolution(self, request: web.BaseRequest) -> web.Response:
-        headers = {"Access-Control-Allow-Origin": "*"}
-        if request.method == "OPTIONS":
-            headers["Access-Control-Allow-Methods"] = "GET, HEAD"
-            headers["Access-Control-Allow-Headers"] = "Accept"
-            return web.Response(status=204, headers=headers)
-        if request.method not in ("GET", "HEAD"):
-            return _wrong_method("GET", request.method)
-        try:
-            status, content_type, body = await resolve_over_http(
-                self._dispatcher,
-                Caller(request.remote or ""),
-                request.path[len(PATH_PREFIX) :],
-                request.query,
-                request.headers.get("Accept", ""),
-            )
-        except RpcError as error:
-            return _error_response(_status_of(error), error, headers)
-        headers["Vary"] = "Accept"
-        return web.Response(
-            status=status, body=body.encode("ascii"), content_type=content_type, headers=headers
-        )
-
     def _preflight(self, request: web.BaseRequest) -> web.Response:
         headers = self._origin_headers(request)
         if headers:
@@ -303,6 +304,10 @@ class RpcServer:
                 got=origin[:120],
             )
         return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+
+
+class _WrongContentType(RpcError):
+    """415."""
 
 
 def _discover(document: dict[str, object]) -> Method:
@@ -355,4 +360,6 @@ def _error_response(
 
 
 def _status_of(error: RpcError) -> int:
+    if isinstance(error, _WrongContentType):
+        return 415
     return STATUS_BY_CODE.get(error.code, 500)

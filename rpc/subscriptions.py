@@ -1,8 +1,9 @@
 """Topics, who listens to them, and fan-out.
 
-A subscription's name is its topic: `blocks`, `status` or `tx:<id>`. So a message is the same bytes
-for every subscriber and is encoded once, however many listen. `tx:<id>` is told once, when the tx
-is final, and is then over.
+A subscription's name is its topic: `blocks`, `operations`, `status` or `tx:<id>`. So a message is
+the same bytes for every subscriber and is encoded once, however many listen. `tx:<id>` is told
+once, when the tx is final, and is then over. `operations` is resumed at a cursor: what was missed
+comes with the answer.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from rpc.registry import Call, Method
 from rpc.results import ANY_OBJECT, BOOL, TEXT, or_null, record
 
 BLOCKS = "blocks"
+OPERATIONS = "operations"
 STATUS = "status"
 _TX_PREFIX = "tx:"
+MISSED_MAX = 1000
+OPERATIONS_PER_MESSAGE_MAX = 100
 
 log = structlog.get_logger("rpc")
 
@@ -48,16 +52,21 @@ def _only_on_websockets(api: NodeApi) -> Call:
 SUBSCRIPTION_METHODS = (
     Method(
         name="subscribe",
-        summary="Listen to final blocks, to the node's status, or to one tx becoming final.",
+        summary="Listen to final blocks, DID operations, the status, or one tx becoming final.",
         bind=_only_on_websockets,
         params=(
             Param(
                 name="topic",
-                kind=choice("blocks", "tx", "status"),
+                kind=choice("blocks", "operations", "tx", "status"),
                 description="What to listen to.",
                 required=True,
             ),
             Param(name="tx_id", kind=HEX32, description="With topic tx."),
+            Param(
+                name="after",
+                kind=text(32, what="a cursor"),
+                description="With topic operations: the cursor of the last line that is known.",
+            ),
         ),
         result=record(subscription=TEXT, current=or_null(ANY_OBJECT)),
         errors=(RpcCode.UNSUPPORTED,),
@@ -95,8 +104,8 @@ class Hub:
     def calls_for(self, subscriber: Subscriber) -> dict[str, Call]:
         """`subscribe` and `unsubscribe` of one connection."""
 
-        async def subscribe(topic: str, tx_id: bytes | None) -> object:
-            return await self._subscribe(subscriber, topic, tx_id)
+        async def subscribe(topic: str, tx_id: bytes | None, after: str | None) -> object:
+            return await self._subscribe(subscriber, topic, tx_id, after)
 
         async def unsubscribe(subscription: str) -> object:
             return self._remove(subscriber, subscription)
@@ -120,6 +129,11 @@ class Hub:
                     "txs": [{"tx_id": tx.tx_id.hex(), "code": tx.code} for tx in event.txs],
                 },
             )
+        if OPERATIONS in self._subscribers_by_topic:
+            lines = self._api.did_operations(event.height)
+            for first in range(0, len(lines), OPERATIONS_PER_MESSAGE_MAX):
+                part = lines[first : first + OPERATIONS_PER_MESSAGE_MAX]
+                self._publish(OPERATIONS, {"operations": part})
         if not any(topic.startswith(_TX_PREFIX) for topic in self._subscribers_by_topic):
             return
         for index, tx in enumerate(event.txs):
@@ -152,12 +166,20 @@ class Hub:
             except Exception:
                 log.exception("the status could not be published")
 
-    async def _subscribe(self, subscriber: Subscriber, topic: str, tx_id: bytes | None) -> object:
+    async def _subscribe(
+        self, subscriber: Subscriber, topic: str, tx_id: bytes | None, after: str | None
+    ) -> object:
         if (topic == "tx") != (tx_id is not None):
             raise RpcError(
                 RpcCode.INVALID_PARAMS,
                 "parameter 'tx_id' goes with topic tx and no other",
                 expected="tx_id if and only if topic is tx",
+            )
+        if after is not None and topic != OPERATIONS:
+            raise RpcError(
+                RpcCode.INVALID_PARAMS,
+                "parameter 'after' goes with topic operations and no other",
+                expected="no after",
             )
         name = topic if tx_id is None else _TX_PREFIX + tx_id.hex()
         if name not in subscriber.topics and len(subscriber.topics) >= self._topics_max:
@@ -169,7 +191,9 @@ class Hub:
         subscriber.topics.add(name)
         self._subscribers_by_topic.setdefault(name, set()).add(subscriber)
         current: object = None
-        if topic == STATUS:
+        if after is not None:
+            current = await self._missed(subscriber, after)
+        elif topic == STATUS:
             current = await self._api.node_status()
         elif tx_id is not None:
             # Listening began before this look, so a tx that becomes final meanwhile is not missed.
@@ -179,6 +203,23 @@ class Hub:
                     current = found
                     self._remove(subscriber, name)
         return {"subscription": name, "current": current}
+
+    async def _missed(self, subscriber: Subscriber, after: str) -> object:
+        """The operations after a cursor. Listening has begun, so none is lost in between; one that
+        comes twice has the same cursor. Raises RpcError if they are too many, and listening ends.
+        """
+        try:
+            page = await self._api.did_export(after, MISSED_MAX)
+            if page["nextCursor"] is not None:
+                raise RpcError(
+                    RpcCode.TOO_LARGE,
+                    "too many operations were missed; page through did_export first",
+                    expected=f"at most {MISSED_MAX}",
+                )
+        except BaseException:
+            self._remove(subscriber, OPERATIONS)
+            raise
+        return {"operations": page["operations"]}
 
     def _publish(self, topic: str, result: object) -> None:
         message = encode_json(

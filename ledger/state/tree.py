@@ -10,7 +10,7 @@ yet or not. A failed write is a DurabilityError: throw the tree away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
@@ -20,6 +20,7 @@ from ledger.state import rows
 from ledger.state.bucket import descend
 from ledger.state.checkpoint import CheckpointWriter, read_checkpoint
 from ledger.state.history import History, PastView, UndoRecord, add_undo_rows, read_record
+from ledger.state.multiproof import KeyPath, encode_multiproof
 from ledger.state.overlay import (
     Change,
     Delta,
@@ -263,6 +264,24 @@ class StateTree:
             return None, encode_proof(kind, other + other_hash, siblings), root
         value = None if kind == KIND_EMPTY else self._value_in(past, key)
         return value, encode_proof(kind, b"", siblings), root
+
+    def prove_many(self, height: int, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        """(values, multiproof) of different raw `keys` at the tip or at a kept `height`.
+
+        Raises InvalidInputError as `prove_at` does.
+        """
+        values: list[bytes | None] = []
+        paths = []
+        for key in keys:
+            tree_key = sha256(key).digest()
+            past = None if height == self.height else self._past(height, tree_key)
+            kind, other, siblings = _path(self._top if past is None else past, tree_key)
+            if kind == KIND_OTHER:
+                entry = None if past is None else past.old_entry(other)
+                other += entry[2] if entry else self._value_hash(other)
+            values.append(self.get(key) if past is None else self._value_in(past, key))
+            paths.append(KeyPath(tree_key, kind, other, siblings))
+        return values, encode_multiproof(paths)
 
     def _past(self, height: int, tree_key: bytes) -> PastView:
         lowest = self.lowest_height

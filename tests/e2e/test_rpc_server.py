@@ -336,8 +336,8 @@ def test_metrics_show_every_family() -> None:
         ("did:zynk:none", "application/did+json", 404, "application/did-resolution"),
         ("did:zynk:gone", "*/*", 410, "application/did-resolution"),
         ("nonsense", "*/*", 400, "application/did-resolution"),
-        ("", "*/*", 400, "application/json"),
-        ("did:zynk:z1?versionid=x", "*/*", 400, "application/json"),
+        ("", "*/*", 400, "application/did-resolution"),
+        ("did:zynk:z1?versionid=x", "*/*", 501, "application/did-resolution"),
     ],
 )
 def test_a_did_resolves_over_http_for_any_origin(
@@ -359,11 +359,22 @@ def test_a_did_resolves_over_http_for_any_origin(
     run(scenario())
 
 
-def test_a_did_resolves_at_a_version_asked_for() -> None:
+def test_operations_are_exported_as_json_lines() -> None:
     async def scenario() -> None:
-        async with running() as (_, _, client):
-            _, body = await client.get("/1.0/identifiers/did:zynk:z1?versionId=3-y")
-        assert json.loads(body)["didDocumentMetadata"]["versionId"] == "3-y"
+        async with running() as (_, url, _), aiohttp.ClientSession() as http:
+            path = url + "/1.0/operations"
+            async with http.get(path + "?after=2-0&limit=3") as answer:
+                assert answer.content_type == "application/jsonl"
+                assert answer.headers["Access-Control-Allow-Origin"] == "*"
+                lines = [json.loads(line) for line in (await answer.text()).splitlines()]
+            assert [line["cursor"] for line in lines] == ["3-0", "4-0", "5-0"]
+            async with http.get(path + "?after=7-0") as answer:
+                assert (answer.status, await answer.read()) == (200, b"")
+            for query in ("limit=0", "limit=1001", "limit=x", "more=1", "limit=1&limit=2"):
+                async with http.get(f"{path}?{query}") as answer:
+                    assert answer.status == 400, query
+            async with http.post(path) as answer:
+                assert answer.status == 405
 
     run(scenario())
 

@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import json
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
 import pytest
 
-from rpc.api import BlockEvent, TxOutcome
+from rpc.api import BlockEvent, JsonObject, TxOutcome
 from rpc.client import RpcClient
 from rpc.errors import RpcCode, RpcConnectionError, RpcError
 from rpc.params import text_of_bytes
@@ -175,6 +176,8 @@ def test_the_status_is_told_when_it_changes() -> None:
         {"topic": "tx"},
         {"topic": "blocks", "tx_id": "00" * 32},
         {"topic": "everything"},
+        {"topic": "blocks", "after": "1-0"},
+        {"topic": "operations", "after": 5},
         {},
     ],
 )
@@ -187,6 +190,56 @@ def test_a_wrong_subscription_is_refused(params: dict[str, object]) -> None:
         ):
             answer = await ask(ws, request("subscribe", **params))
             assert answer["error"]["code"] == RpcCode.INVALID_PARAMS
+
+    run(scenario())
+
+
+def test_operations_are_resumed_at_a_cursor_without_a_gap() -> None:
+    async def scenario() -> None:
+        async with running() as (server, _, client):
+            async with client.subscribe("operations", after="4-0") as operations:
+                assert operations.current is not None
+                missed = operations.current["operations"]
+                assert [line["cursor"] for line in missed] == ["5-0", "6-0", "7-0"]
+                server.publish_block(event(8))
+                found = await anext(operations)
+                assert [line["cursor"] for line in found["operations"]] == ["8-0"]
+            async with client.subscribe("operations") as operations:
+                assert operations.current is None
+
+    run(scenario())
+
+
+def test_operations_of_a_large_block_come_in_messages_that_a_queue_holds() -> None:
+    class Busy(FakeNodeApi):
+        def did_operations(self, height: int) -> Sequence[JsonObject]:
+            return [{"cursor": f"{height}-{n}"} for n in range(250)]
+
+    async def scenario() -> None:
+        async with (
+            running(Busy()) as (server, _, client),
+            client.subscribe("operations") as operations,
+        ):
+            server.publish_block(event(8))
+            found = [await anext(operations) for _ in range(3)]
+        assert [len(message["operations"]) for message in found] == [100, 100, 50]
+        assert found[2]["operations"][-1]["cursor"] == "8-249"
+
+    run(scenario())
+
+
+def test_too_many_missed_operations_are_left_to_the_export() -> None:
+    class Ahead(FakeNodeApi):
+        async def did_export(self, after: str | None, limit: int) -> JsonObject:
+            return {"operations": [], "nextCursor": "5-0"}
+
+    async def scenario() -> None:
+        async with running(Ahead()) as (server, _, client):
+            with pytest.raises(RpcError) as caught:
+                async with client.subscribe("operations", after="1-0"):
+                    pass
+            assert caught.value.code == RpcCode.TOO_LARGE
+            assert server._hub._subscribers_by_topic == {}
 
     run(scenario())
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from did import resolver, strict_json
 from did.build import create_operation, update_operation
+from did.did_url import parse_did_url
 from did.document import encode_document, to_stored
 from did.multikey import decode_base64url, decode_hash, decode_multikey, encode_multikey
 from did.operation import decode_operation, decode_verified
 from did.oplog import LogEntry
 from did.record import ControlState, Record, control_key, record_key
-from did.syntax import decode_did, encode_did, parse_did_url
+from did.syntax import decode_did, encode_did
 from did.verify import verify_resolution
 from ledger.errors import InvalidInputError
 from tests.vectors.did_world import (

@@ -11,10 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from did import resolver
+from did.batch import resolve_batch
 from did.build import create_operation, recover_operation, update_operation
 from did.control import Control, KeyList
 from did.document import encode_document
 from did.operation import decode_operation
+from did.resolution_options import read_version_query
+from did.syntax import encode_did
 from ledger.errors import InvalidInputError, UsageError
 from node import identity
 from node.checkpoint import TrustPoint, load_trust_point
@@ -135,6 +138,35 @@ def test_an_answer_about_another_did_fails(world: World, trust: Path, tmp_path: 
     path.write_text(json.dumps(resolver.resolve(world.view(), name)))
     assert verify(path, trust, "--did", name).exit_code == 0
     assert verify(path, trust, "--did", other).exit_code == 1
+
+
+def test_an_older_version_verifies_when_it_was_asked_for(
+    world: World, trust: Path, tmp_path: Path
+) -> None:
+    name = create(world, control("a"))
+    world.block([])
+    query = read_version_query(None, None, world.height - 1)
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(resolver.resolve(world.view(), name, query)))
+    height = str(world.height - 1)
+    assert verify(path, trust, "--as-of-height", height).exit_code == 0
+    assert verify(path, trust, "--as-of-height", "1").exit_code == 1
+    assert verify(path, trust, "--version-time", "yesterday").exit_code == 1
+
+
+def test_a_batch_verifies_and_each_did_is_told(world: World, trust: Path, tmp_path: Path) -> None:
+    name, absent = create(world, control("a")), encode_did(bytes(32))
+    path = tmp_path / "answer.json"
+    path.write_text(json.dumps(resolve_batch(world.view(), [name, absent])))
+    result = verify(path, trust, "--did", name, "--did", absent)
+    assert result.exit_code == 0
+    assert f"VERIFIED: {name} exists" in result.output
+    assert f"VERIFIED: {absent} does not exist" in result.output
+    shown = json.loads(
+        verify(path, trust, "--did", name, "--did", absent, "--json").output.splitlines()[-1]
+    )
+    assert [item["outcome"] for item in shown["answers"]] == ["found", "not found"]
+    assert verify(path, trust, "--did", absent, "--did", name).exit_code == 1
 
 
 def test_an_old_answer_fails_when_an_age_is_asked_for(

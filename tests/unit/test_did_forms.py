@@ -10,6 +10,7 @@ import pytest
 import rfc8785
 
 from did import strict_json
+from did.did_url import parse_did_url
 from did.document import DOCUMENT_BYTES_MAX, encode_document, to_resolved, to_stored
 from did.multikey import (
     ED25519_PREFIX,
@@ -22,7 +23,7 @@ from did.multikey import (
     encode_multikey,
     split_multikey,
 )
-from did.syntax import decode_did, encode_did, is_did_syntax, parse_did_url
+from did.syntax import decode_did, encode_did, is_did_syntax
 from ledger.errors import InvalidInputError, UsageError
 from tests.vectors.did_world import document, key
 
@@ -206,9 +207,9 @@ def test_what_is_not_exactly_a_did_is_refused(text: object) -> None:
 def test_did_url_is_split_and_its_parameters_decoded() -> None:
     url = parse_did_url(DID + "/a/b%20c?service=files&relativeRef=%2Fx%3Fy#frag")
     assert (url.did, url.path, url.fragment) == (DID, "/a/b%20c", "frag")
-    assert url.parameters == (("service", "files"), ("relativeRef", "/x?y"))
+    assert url.parameters == {"service": "files", "relativeRef": "/x?y"}
     bare = parse_did_url(DID)
-    assert (bare.path, bare.query, bare.fragment, bare.parameters) == ("", None, None, ())
+    assert (bare.path, bare.query, bare.fragment, bare.parameters) == ("", None, None, {})
 
 
 @pytest.mark.parametrize(

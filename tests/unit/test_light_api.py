@@ -130,8 +130,21 @@ def test_what_was_verified_is_served_as_the_node_says_it(tmp_path: Path) -> None
             json.dumps(await node.did_resolve(light.did, None, None, top))
         )
         assert "error" in (await api.did_resolve(OTHER, None, None))["didResolutionMetadata"]  # type: ignore[operator]  # an object
+        for version_id, version_time, height in (
+            ("0-zQm", None, None),
+            (None, "2020-01-01T00:00:00Z", None),
+            (None, None, top),
+            (None, None, 1),
+        ):
+            shown = await node.did_resolve(light.did, version_id, version_time, top, height)
+            found = await api.did_resolve(light.did, version_id, version_time, 0, height)
+            assert found == json.loads(json.dumps(shown))
         assert await api.did_resolve("did:zynk:x", None, None) == (
             await node.did_resolve("did:zynk:x", None, None)
+        )
+        dids = [light.did, OTHER, "did:web:a"]
+        assert await api.did_resolve_batch(dids, None) == json.loads(
+            json.dumps(await node.did_resolve_batch(dids, None, top))
         )
         assert await api.did_proof(light.did, None) == json.loads(
             json.dumps(await node.did_proof(light.did, None, top))
@@ -184,6 +197,7 @@ def test_no_changed_byte_of_any_answer_comes_through(tmp_path: Path) -> None:
             api.chain_params,
             partial(api.did_resolve, light.did, None, None),
             partial(api.did_resolve, OTHER, None, None),
+            partial(api.did_resolve_batch, [light.did, OTHER], None),
             partial(api.did_proof, light.did, None),
             partial(api.audit_receipt, light.leaf),
         ]
@@ -229,10 +243,12 @@ def test_what_has_no_proof_or_lies_before_the_head_is_refused(tmp_path: Path) ->
             api.stake_delegations(None, None, 0, 10),
             api.stake_validators(0, 10, 1),
             api.chain_head(1),
-            api.did_resolve(light.did, "0-x", None),
         ):
             assert (await refusal(call)).code == RpcCode.UNSUPPORTED
         assert (await refusal(api.chain_header(1))).code == RpcCode.INVALID_PARAMS
+        beyond = await refusal(api.did_resolve(light.did, None, "2999-01-01T00:00:00Z"))
+        assert beyond.code == RpcCode.UNVERIFIED
+        assert light.follower.health["a"].faults == 0
         assert api.readiness().ready
         status = await api.node_status()
         assert status["height"] == light.follower.trust.height

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from did.resolver import error_result
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.execution import TxFailure
 from rpc.api import BlockRef, JsonObject, NodeApi, Readiness, Wait, proof_json
@@ -163,16 +164,18 @@ class FakeNodeApi:
         return {"fee": "100", "weight": 1, "bytes": len(tx)}
 
     async def did_resolve(
-        self, did: str, version_id: str | None, version_time: str | None, trusted_height: int = 0
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
     ) -> JsonObject:
-        error = {"did:zynk:none": "notFound", "nonsense": "invalidDid"}.get(did)
-        if error:
-            return {
-                "didDocument": None, "didDocumentMetadata": {},
-                "didResolutionMetadata": {"error": error},
-            }  # fmt: skip
+        code = {"did:zynk:none": "NOT_FOUND", "nonsense": "INVALID_DID"}.get(did)
+        if code:
+            return error_result(code, "as asked")
         return {
-            "didDocument": {"id": did},
+            "didDocument": None if did == "did:zynk:gone" else {"id": did},
             "didDocumentMetadata": {
                 "versionId": version_id or "0-x",
                 **({"deactivated": True} if did == "did:zynk:gone" else {}),
@@ -180,6 +183,15 @@ class FakeNodeApi:
             },
             "didResolutionMetadata": {"contentType": "application/did"},
         }
+
+    async def did_resolve_batch(
+        self, dids: Sequence[str], height: int | None, trusted_height: int = 0
+    ) -> JsonObject:
+        proof = {
+            "type": "t", "records": [None], "multiproof": "AA", "header": "AA",
+            "certificate": "AA", "handoffs": [],
+        }  # fmt: skip
+        return {"results": [error_result("NOT_FOUND", did) for did in dids], "proof": proof}
 
     async def did_submit(self, tx: bytes, wait: Wait, timeout_ms: int) -> JsonObject:
         return {**await self.tx_submit(tx, wait, timeout_ms), "did": "did:zynk:z1"}
@@ -189,6 +201,23 @@ class FakeNodeApi:
     ) -> JsonObject:
         operation = {"seq": cursor, "versionId": "0-x", "height": 3, "entry": "AA", "path": []}
         return {"did": did, "operations": [operation], "nextCursor": None, "proof": DID_PROOF}
+
+    async def did_export(self, after: str | None, limit: int) -> JsonObject:
+        first = 0 if after is None else int(after.split("-")[0]) + 1
+        lines = [line for height in range(first, 8) for line in self.did_operations(height)]
+        more = len(lines) > limit
+        return {
+            "operations": lines[:limit],
+            "nextCursor": lines[limit - 1]["cursor"] if more else None,
+        }
+
+    def did_operations(self, height: int) -> Sequence[JsonObject]:
+        return [
+            {
+                "cursor": f"{height}-0", "did": "did:zynk:z1", "seq": height, "versionId": "0-x",
+                "height": height, "time": "2026-01-01T00:00:00Z", "operation": {"seq": height},
+            }
+        ]  # fmt: skip
 
     async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         return {"did": did, "record": None, "proof": DID_PROOF}
@@ -287,8 +316,10 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "block": 3, "height": 3, "trusted_height": 0, "account": H, "tx": text_of_bytes(b"tx"),
     "wait": "none",
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
-    "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
-    "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
+    "did": "did:zynk:z1", "dids": ["did:zynk:z1"],
+    "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
+    "as_of_height": 3, "after": "3-0", "cursor": 1,
+    "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
     "operator": H, "validator": H, "proposal": 1,
     "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
 }  # fmt: skip
@@ -314,7 +345,11 @@ def test_an_answer_fits_the_schema_that_discover_publishes(method: object) -> No
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_a_method_has_the_parameters_of_the_coroutine_it_calls(method: object) -> None:
     found = next(m for m in METHODS if m is method)
-    name = {"tx_submitBatch": "tx_submit_batch", "tx_estimateFee": "tx_estimate_fee"}
+    name = {
+        "did_resolveBatch": "did_resolve_batch",
+        "tx_submitBatch": "tx_submit_batch",
+        "tx_estimateFee": "tx_estimate_fee",
+    }
     coroutine = getattr(NodeApi, name.get(found.name, found.name))
     expected = list(inspect.signature(coroutine).parameters)[1:]
     assert [param.name for param in found.params] == expected

@@ -122,6 +122,9 @@ class TipView:
     def prove(self, key: bytes) -> tuple[bytes | None, bytes]:
         raise NotImplementedError("the audit part proves through the log")
 
+    def prove_many(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        raise NotImplementedError("the audit part proves through the log")
+
     def side_get(self, key: bytes) -> bytes | None:
         return self.store.get(key)
 

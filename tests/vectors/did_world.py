@@ -125,6 +125,9 @@ class WorldView:
     def prove(self, key: bytes) -> tuple[bytes | None, bytes]:
         return self.tree.prove(key)
 
+    def prove_many(self, keys: Sequence[bytes]) -> tuple[list[bytes | None], bytes]:
+        return self.tree.prove_many(self.height, keys)
+
     def side_get(self, key: bytes) -> bytes | None:
         return self.side.get(key)
 

@@ -1,0 +1,48 @@
+"""Answers about all DIDs' operations: pages of them, and those of one height."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import takewhile
+
+from did.export import describe_entry, find_entries, parse_cursor
+from ledger.chain import Chain
+from ledger.errors import DamagedStoreError
+from ledger.store import Reader
+from rpc.api import JsonObject
+
+EXPORT_BYTES_MAX = 8 * 1024 * 1024
+LINES_PER_SLICE = 64
+"""Lines made before consensus has its turn; some 3 ms."""
+
+
+async def export_json(chain: Chain, store: Reader, after: str | None, limit: int) -> JsonObject:
+    """{operations, nextCursor}: at most `limit` lines after a cursor. Raises InvalidInputError."""
+    cursor = None if after is None else parse_cursor(after)
+    found = find_entries(chain.side_keys(cursor[0] if cursor else 1), cursor, limit + 1)
+    lines: list[dict[str, object]] = []
+    byte_count = 0
+    for place, key in found[:limit]:
+        row = _read(store, key)
+        byte_count += len(row)
+        if lines and byte_count > EXPORT_BYTES_MAX:
+            break
+        lines.append(describe_entry(place, key, row))
+        if len(lines) % LINES_PER_SLICE == 0:
+            await asyncio.sleep(0)
+    has_more = len(lines) < len(found)
+    return {"operations": lines, "nextCursor": lines[-1]["cursor"] if has_more else None}
+
+
+def operations_json(chain: Chain, store: Reader, height: int) -> Sequence[JsonObject]:
+    """All lines of one final height."""
+    blocks = takewhile(lambda block: block[0] == height, chain.side_keys(height))
+    return [describe_entry(place, key, _read(store, key)) for place, key in find_entries(blocks)]
+
+
+def _read(store: Reader, key: bytes) -> bytes:
+    row = store.get(key)
+    if row is None:
+        raise DamagedStoreError("a row that a block wrote is missing", got=key.hex())
+    return row

@@ -1,0 +1,162 @@
+"""The REST routes under /1.0/, and what they share: CORS, bodies, HEAD.
+
+Any web page may read here: nothing of it acts for the node or its operator. Registration is for
+listed origins alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from aiohttp import web
+
+from rpc.dispatch import Caller, Dispatcher, encode_json
+from rpc.errors import RpcCode, RpcError
+from rpc.registrar import BODY_BYTES_MAX, KIND_BY_PATH, Registrar
+from rpc.resolver import (
+    OPTIONS_BYTES_MAX,
+    PATH_PREFIX,
+    ResolverRequest,
+    answer_resolver,
+    refuse_body,
+)
+
+PREFIX = "/1.0/"
+OPERATIONS_PATH = "/1.0/operations"
+LINES_TYPE = "application/jsonl"
+CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "ETag, Location"}
+
+ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
+"""(request, the most bytes it may have) -> body. Raises RpcError."""
+
+
+class RestRoutes:
+    """Serves every path under /1.0/."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        read_body: ReadBody,
+        status_of: Callable[[RpcError], int],
+        check_origin: Callable[[web.BaseRequest], dict[str, str]],
+        *,
+        registrar_wait_ms: int,
+    ) -> None:
+        self._registrar = Registrar(dispatcher, final_wait_ms=registrar_wait_ms)
+        self._check_origin = check_origin
+        self._dispatcher = dispatcher
+        self._read_body = read_body
+        self._status_of = status_of
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Raises RpcError for what is no route, or a wrong method."""
+        if request.path.startswith(PATH_PREFIX):
+            return await self._serve_identifiers(request)
+        if request.path == OPERATIONS_PATH:
+            return await self._serve_operations(request)
+        if request.path in KIND_BY_PATH:
+            return await self._serve_registrar(request)
+        raise RpcError(
+            RpcCode.NOT_FOUND,
+            "no such path",
+            expected=f"{PATH_PREFIX}<DID or DID URL>, {OPERATIONS_PATH}, "
+            + ", ".join(KIND_BY_PATH),
+            got=request.path[:80],
+        )
+
+    async def _serve_identifiers(self, request: web.BaseRequest) -> web.Response:
+        if request.method == "OPTIONS":
+            return preflight("GET, HEAD, POST", "Accept, Content-Type, If-None-Match")
+        require_method(request, "GET", "HEAD", "POST")
+        accept = ", ".join(request.headers.getall("Accept", ()))
+        try:
+            body = None
+            if request.method == "POST":
+                body = await self._read_body(request, OPTIONS_BYTES_MAX)
+        except RpcError as error:
+            response = refuse_body(accept, error, self._status_of(error))
+        else:
+            response = await answer_resolver(
+                self._dispatcher,
+                Caller(request.remote or ""),
+                ResolverRequest(
+                    target=request.rel_url.raw_path[len(PATH_PREFIX) :],
+                    query=request.rel_url.raw_query_string,
+                    body=body,
+                    accept=accept,
+                    if_none_match=", ".join(request.headers.getall("If-None-Match", ())),
+                ),
+            )
+        headers = {**CORS, **response.headers, "Vary": "Accept"}
+        if response.content_type:
+            headers["Content-Type"] = response.content_type
+        return web.Response(status=response.status, body=response.body, headers=headers)
+
+    async def _serve_operations(self, request: web.BaseRequest) -> web.Response:
+        """`did_export` as JSON lines."""
+        if request.method == "OPTIONS":
+            return preflight("GET, HEAD", "Accept")
+        require_method(request, "GET", "HEAD")
+        query = request.query
+        if len(set(query)) != len(query):
+            raise RpcError(RpcCode.INVALID_PARAMS, "a parameter is given twice")
+        params: dict[str, object] = dict(query)
+        limit = query.get("limit", "")
+        if limit.isascii() and limit.isdigit() and len(limit) < 10:
+            params["limit"] = int(limit)
+        page = await self._dispatcher.invoke("did_export", params, Caller(request.remote or ""))
+        assert isinstance(page, Mapping)
+        lines = "".join([encode_json(line) + "\n" for line in page["operations"]])
+        headers = {**CORS, "Cache-Control": "no-store", "Content-Type": LINES_TYPE}
+        return web.Response(body=lines.encode("ascii"), headers=headers)
+
+    async def _serve_registrar(self, request: web.BaseRequest) -> web.Response:
+        """A page may register only from an allowed origin, as it may call JSON-RPC."""
+        headers = self._check_origin(request)
+        if request.method == "OPTIONS":
+            return web.Response(
+                status=204,
+                headers={
+                    **headers,
+                    "Access-Control-Allow-Methods": "POST",
+                    "Access-Control-Allow-Headers": "Content-Type",
+                },
+            )
+        require_method(request, "POST")
+        data = await self._read_body(request, BODY_BYTES_MAX)
+        kind = KIND_BY_PATH[request.path]
+        status, body = await self._registrar.answer(kind, data, Caller(request.remote or ""))
+        headers = {**headers, "Content-Type": "application/json", "Cache-Control": "no-store"}
+        return web.Response(status=status, body=encode_json(body).encode("ascii"), headers=headers)
+
+
+class WrongMethod(RpcError):
+    """405; `allowed` goes into the Allow header."""
+
+    def __init__(self, allowed: tuple[str, ...], got: str) -> None:
+        super().__init__(
+            RpcCode.INVALID_REQUEST,
+            "wrong HTTP method for this path",
+            expected=", ".join(allowed),
+            got=got[:32],
+        )
+        self.allowed = ", ".join(allowed)
+
+
+def require_method(request: web.BaseRequest, *allowed: str) -> None:
+    """Raises WrongMethod."""
+    if request.method not in allowed:
+        raise WrongMethod(allowed, request.method)
+
+
+def preflight(methods: str, headers: str) -> web.Response:
+    """The answer to a browser's OPTIONS."""
+    return web.Response(
+        status=204,
+        headers={
+            **CORS,
+            "Access-Control-Allow-Methods": methods,
+            "Access-Control-Allow-Headers": headers,
+            "Access-Control-Max-Age": "600",
+        },
+    )

@@ -1,0 +1,454 @@
+"""The resolver's HTTP binding on a real socket, over real answers: representations, status codes,
+options, caches; and everything that it says verifies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+import uvloop
+from yarl import URL
+
+from did import resolver
+from did.resolution_error import ResolutionError
+from did.resolution_options import read_version_query
+from did.verify import Outcome, verify_resolution
+from did.version import format_time
+from ledger.params import ChainParams
+from rpc.api import JsonObject
+from rpc.errors import RpcCode, RpcError
+from rpc.resolver import IMMUTABLE, REVALIDATE
+from tests.unit.test_did_version import STRANGER, History
+from tests.unit.test_rpc_fake import FakeNodeApi, running
+from tests.vectors.did_world import NET, VALIDATORS
+
+RESULT = "application/did-resolution"
+LD_RESULT = 'application/ld+json; profile="https://w3id.org/did-resolution"'
+DEREFERENCING = "application/did-url-dereferencing"
+DAY_MS = 24 * 3600 * 1000
+
+
+class Resolver(FakeNodeApi):
+    """Resolves the DIDs of a small chain as the node does."""
+
+    def __init__(self, past: History) -> None:
+        super().__init__()
+        self.past = past
+        self.failure: Exception | None = None
+        self.trusted_heights: list[int] = []
+
+    async def did_resolve(
+        self,
+        did: str,
+        version_id: str | None,
+        version_time: str | None,
+        trusted_height: int = 0,
+        as_of_height: int | None = None,
+    ) -> JsonObject:
+        if self.failure is not None:
+            raise self.failure
+        self.trusted_heights.append(trusted_height)
+        try:
+            query = read_version_query(version_id, version_time, as_of_height)
+        except ResolutionError as error:
+            return resolver.error_result(error.code, error.message)
+        return resolver.resolve(self.past.world.view(), did, query)
+
+
+def _make_past() -> History:
+    """0 created, 1 updated, 2 updated, 3 days later 3 updated; then one block."""
+    past = History(ChainParams(did_ops_per_day_max=100))
+    past.create()
+    past.update()
+    past.update()
+    past.world.time_ms += 4 * DAY_MS
+    past.update()
+    past.world.block([])
+    return past
+
+
+class Answer:
+    """Status, headers and body of one answer."""
+
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.kind = headers.get("Content-Type", "")
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """Asks a resolver; targets go out as they are."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession, api: Resolver) -> None:
+        self.url = url
+        self.http = http
+        self.api = api
+        self.past = api.past
+        self.did = api.past.did
+
+    async def ask(
+        self, target: str, accept: str = "*/*", method: str = "GET", **extra: Any
+    ) -> Answer:
+        headers = {"Accept": accept, "Origin": "https://any.example", **extra.pop("headers", {})}
+        url = URL(f"{self.url}/1.0/identifiers/{target}", encoded=True)
+        async with self.http.request(
+            method, url, headers=headers, allow_redirects=False, **extra
+        ) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "*"
+            return Answer(answer.status, answer.headers, await answer.read())
+
+
+@asynccontextmanager
+async def serving(past: History) -> AsyncIterator[Client]:
+    api = Resolver(past)
+    async with running(api) as (_, url, _), aiohttp.ClientSession() as http:
+        yield Client(url, http, api)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(scenario, 30))
+
+
+@pytest.fixture(scope="module")
+def past() -> History:
+    return _make_past()
+
+
+def _error_type(found: Any) -> str:
+    for name in ("didResolutionMetadata", "dereferencingMetadata"):
+        if name in found:
+            assert {"type", "title", "detail"} == found[name]["error"].keys()
+            return str(found[name]["error"]["type"]).rsplit("#", 1)[-1]
+    raise AssertionError(found)
+
+
+# --- representations ---
+
+
+def test_each_representation_has_its_media_type_and_shape(past: History) -> None:
+    async def scenario() -> None:
+        async with serving(past) as client:
+            for accept, kind in (
+                ("*/*", RESULT),
+                (RESULT, RESULT),
+                (LD_RESULT, LD_RESULT),
+                ("application/ld+json", LD_RESULT),
+                ("application/*;q=0.3, text/html", RESULT),
+            ):
+                answer = await client.ask(client.did, accept)
+                assert (answer.status, answer.kind) == (200, kind)
+                found = answer.json()
+                assert found.keys() == {
+                    "didDocument", "didResolutionMetadata", "didDocumentMetadata",
+                }  # fmt: skip
+                assert found["didResolutionMetadata"] == {"contentType": "application/did"}
+                assert _verify(client, found).outcome is Outcome.FOUND
+            document = found["didDocument"]
+            for kind in ("did", "did+json", "did+ld+json", "json"):
+                answer = await client.ask(client.did, f"application/{kind}")
+                assert (answer.status, answer.kind) == (200, f"application/{kind}")
+                assert answer.json() == document
+            answer = await client.ask(client.did, DEREFERENCING)
+            found = answer.json()
+            assert (answer.status, answer.kind) == (200, DEREFERENCING)
+            assert found["content"] == found["contentStream"] == document
+            assert found["dereferencingMetadata"] == {"contentType": "application/did"}
+            assert found["contentMetadata"]["proof"]
+            liked = await client.ask(client.did, "application/did;q=0.5, application/json;q=0.9")
+            assert liked.kind == "application/json"
+
+    run(scenario())
+
+
+def _verify(client: Client, found: dict[str, Any], did: str = "", **query: Any) -> Any:
+    return verify_resolution(
+        found,
+        did=did or client.did,
+        trusted=VALIDATORS,
+        chain_id=NET,
+        max_age_ms=None,
+        now_ms=None,
+        query=read_version_query(
+            query.get("versionId"), query.get("versionTime"), query.get("asOfHeight")
+        ),
+    )
+
+
+def test_fragment_and_services_are_dereferenced(past: History) -> None:
+    async def scenario() -> None:
+        async with serving(past) as client:
+            answer = await client.ask(f"{client.did}%23k1")
+            found = answer.json()
+            assert (answer.status, answer.kind) == (200, DEREFERENCING)
+            assert found["content"]["id"] == f"{client.did}#k1"
+            assert found["dereferencingMetadata"]["didDocument"]["id"] == client.did
+            answer = await client.ask(f"{client.did}%23k1", "application/did+json")
+            assert answer.json()["type"] == "Multikey"
+            answer = await client.ask(
+                f"{client.did}%23k1?verificationRelationship=authentication", "application/did"
+            )
+            assert answer.json()["id"] == f"{client.did}#k1"
+            answer = await client.ask(f"{client.did}?service=s", "application/json")
+            assert [s["id"] for s in answer.json()["service"]] == [f"{client.did}#s"]
+            for target in (
+                f"{client.did}?service=s&relativeRef=/cv%3Fa%3D1",
+                quote(f"{client.did}?service=s&relativeRef=%2Fcv%3Fa%3D1", safe=""),
+                quote(f"{client.did}?service=s", safe="") + "?relativeRef=%2Fcv%3Fa%3D1",
+            ):
+                answer = await client.ask(target, "text/uri-list")
+                assert (answer.status, answer.body) == (303, b"")
+                assert answer.headers["Location"] == "https://3.example/cv?a=1"
+            answer = await client.ask(
+                quote(f"{client.did}?serviceType=Files#top", safe=""), "text/uri-list"
+            )
+            assert answer.headers["Location"] == "https://3.example/files#top"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("target", "accept", "status", "code", "kind"),
+    [
+        ("", "*/*", 400, "INVALID_DID", RESULT),
+        ("nonsense", "*/*", 400, "INVALID_DID", RESULT),
+        ("did:zynk:zzz", LD_RESULT, 400, "INVALID_DID", LD_RESULT),
+        ("did:zynk:zzz", DEREFERENCING, 400, "INVALID_DID", DEREFERENCING),
+        ("DID/%ff", "*/*", 400, "INVALID_DID_URL", RESULT),
+        ("DID%3Fa=%25zz", "*/*", 400, "INVALID_DID_URL", RESULT),
+        ("DID?versionId=1&versionId=1", "*/*", 400, "INVALID_DID_URL", RESULT),
+        ("DID%3FversionId=1?versionId=1", "*/*", 400, "INVALID_DID_URL", RESULT),
+        ("DID?versionId=1", "*/*", 400, "INVALID_OPTIONS", RESULT),
+        ("DID?versionTime=2026-01-01T00:00:00.000Z", "*/*", 400, "INVALID_OPTIONS", RESULT),
+        ("DID?versionTime=2999-01-01T00:00:00Z", "*/*", 400, "INVALID_OPTIONS", RESULT),
+        ("DID?relativeRef=/a", "*/*", 400, "INVALID_OPTIONS", RESULT),
+        ("DID?transformKey=x", "*/*", 501, "FEATURE_NOT_SUPPORTED", RESULT),
+        ("did:web:example.org", "*/*", 501, "METHOD_NOT_SUPPORTED", RESULT),
+        ("STRANGER", "application/did+json", 404, "NOT_FOUND", RESULT),
+        ("STRANGER%23k1", "application/did", 404, "NOT_FOUND", RESULT),
+        ("DID", "text/html", 406, "REPRESENTATION_NOT_SUPPORTED", RESULT),
+        ("DID", "text/uri-list", 406, "REPRESENTATION_NOT_SUPPORTED", RESULT),
+        ("DID%23k1", RESULT, 406, "REPRESENTATION_NOT_SUPPORTED", DEREFERENCING),
+        ("DID%23none", "*/*", 404, "NOT_FOUND", DEREFERENCING),
+        ("DID/path", "*/*", 404, "NOT_FOUND", DEREFERENCING),
+        ("DID?service=none", "text/uri-list", 404, "NOT_FOUND", DEREFERENCING),
+        ("DID?service=s&relativeRef=//x", "text/uri-list", 400, "INVALID_DID_URL", DEREFERENCING),
+        (
+            "DID%23k1?verificationRelationship=keyAgreement", "*/*", 500,
+            "INVALID_RELATIONSHIP_FOR_VERIFICATION_METHOD", DEREFERENCING,
+        ),
+        (
+            "DID%23s?verificationRelationship=keyAgreement", "*/*", 500,
+            "INVALID_VERIFICATION_METHOD", DEREFERENCING,
+        ),
+    ],
+)  # fmt: skip
+def test_each_error_has_its_status_and_a_result_body(
+    past: History, target: str, accept: str, status: int, code: str, kind: str
+) -> None:
+    async def scenario() -> None:
+        async with serving(past) as client:
+            full = target.replace("DID", client.did).replace("STRANGER", STRANGER)
+            answer = await client.ask(full, accept)
+            found = answer.json()
+            assert (answer.status, _error_type(found), answer.kind) == (status, code, kind)
+            assert answer.headers["Cache-Control"] == "no-store"
+            if kind == DEREFERENCING:
+                assert found["content"] is found["contentStream"] is None
+                assert found["contentMetadata"] == {}
+            else:
+                assert found["didDocument"] is None
+                assert found["didDocumentMetadata"] == {}
+            if code == "NOT_FOUND" and kind == RESULT:
+                assert _verify(client, found, STRANGER).outcome is Outcome.NOT_FOUND
+
+    run(scenario())
+
+
+def test_deactivated_did_is_gone_in_every_representation() -> None:
+    past = _make_past()
+    past.deactivate()
+
+    async def scenario() -> None:
+        async with serving(past) as client:
+            for accept in ("*/*", LD_RESULT, "application/did+json", "text/uri-list;q=0.1, */*"):
+                answer = await client.ask(client.did, accept)
+                found = answer.json()
+                assert answer.status == 410
+                assert found["didDocument"] is None
+                assert found["didDocumentMetadata"]["deactivated"] is True
+                assert "error" not in found["didResolutionMetadata"]
+                assert _verify(client, found).outcome is Outcome.DEACTIVATED
+            for target in (client.did, client.did + "%23k1"):
+                answer = await client.ask(target, DEREFERENCING)
+                found = answer.json()
+                assert (answer.status, found["content"]) == (410, None)
+                assert found["contentMetadata"]["deactivated"] is True
+            before = await client.ask(f"{client.did}?versionId={past.versions[1]}")
+            assert before.status == 200
+
+    run(scenario())
+
+
+def test_node_that_fails_or_is_busy_still_sends_a_result(past: History) -> None:
+    async def scenario() -> None:
+        async with serving(past) as client:
+            for failure, status, code in (
+                (KeyError("secret"), 500, "INTERNAL_ERROR"),
+                (RpcError(RpcCode.NOT_READY, "no block yet"), 503, "INTERNAL_ERROR"),
+                (RpcError(RpcCode.RATE_LIMITED, "too many"), 429, "INTERNAL_ERROR"),
+                (RpcError(RpcCode.INVALID_PARAMS, "too high"), 400, "INVALID_OPTIONS"),
+            ):
+                client.api.failure = failure
+                answer = await client.ask(client.did)
+                assert (answer.status, _error_type(answer.json())) == (status, code)
+                assert b"secret" not in answer.body
+
+    run(scenario())
+
+
+# --- options ---
+
+
+def test_versions_are_resolved_and_verify(past: History) -> None:
+    async def scenario() -> None:
+        async with serving(past) as client:
+            queries: list[dict[str, Any]] = [
+                {"versionId": past.versions[1]},
+                {"versionTime": format_time(past.times[1])},
+                {"asOfHeight": past.heights[1]},
+            ]
+            for query in queries:
+                ((name, value),) = query.items()
+                calls: list[tuple[str, dict[str, Any]]] = [
+                    (f"{client.did}?{name}={value}", {}),
+                    (quote(f"{client.did}?{name}={value}", safe=""), {}),
+                    (client.did, {"method": "POST", "json": query}),
+                ]
+                for target, extra in calls:
+                    answer = await client.ask(target, **extra)
+                    found = answer.json()
+                    assert answer.status == 200, found
+                    assert found["didDocumentMetadata"]["versionId"] == past.versions[1]
+                    assert _verify(client, found, **query).version_id == past.versions[1]
+            await client.ask(f"{client.did}?trusted_height=2")
+            assert client.api.trusted_heights[-1] == 2
+
+    run(scenario())
+
+
+def test_post_takes_options_as_json_and_merges_them(past: History) -> None:
+    async def scenario() -> None:
+        async with serving(past) as client:
+            version = {"versionId": past.versions[0]}
+
+            async def post(target: str, **extra: Any) -> tuple[int, str]:
+                answer = await client.ask(target, method="POST", **extra)
+                found = answer.json()
+                code = _error_type(found) if answer.status >= 400 else ""
+                return answer.status, code
+
+            assert await post(client.did) == (200, "")
+            assert await post(client.did, json={}) == (200, "")
+            assert await post(client.did, json={"expandRelativeUrls": True}) == (200, "")
+            assert await post(client.did, json={"service": "s"}) == (200, "")
+            twice = f"{client.did}?versionId={past.versions[0]}"
+            assert await post(twice, json=version) == (400, "INVALID_DID_URL")
+            assert await post(client.did, json=[]) == (400, "INVALID_OPTIONS")
+            assert await post(client.did, json={"a": 1}) == (501, "FEATURE_NOT_SUPPORTED")
+            as_json = {"headers": {"Content-Type": "application/json"}}
+            for body in (b"{", b'{"versionId":"a","versionId":"a"}', b"\xff", b"1.5"):
+                assert await post(client.did, data=body, **as_json) == (400, "INVALID_OPTIONS")
+            large = b'{"a":"' + b"a" * 20_000 + b'"}'
+            assert await post(client.did, data=large, **as_json) == (413, "INVALID_OPTIONS")
+            assert await post(client.did, data=b"a=1") == (415, "INVALID_OPTIONS")
+
+    run(scenario())
+
+
+def test_preflight_allows_what_the_binding_takes(past: History) -> None:
+    async def scenario() -> None:
+        async with serving(past) as client:
+            answer = await client.ask(client.did, method="OPTIONS")
+            assert answer.status == 204
+            assert answer.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+            answer = await client.ask(client.did, method="DELETE")
+            assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD, POST")
+            answer = await client.ask(client.did, method="HEAD")
+            assert (answer.status, answer.body) == (200, b"")
+
+    run(scenario())
+
+
+# --- caches ---
+
+
+def test_caches_may_keep_only_what_can_not_change(past: History) -> None:
+    settled, fresh = f"versionId={past.versions[1]}", f"versionId={past.versions[2]}"
+    head = f"versionId={past.versions[3]}"
+    document = "application/did"
+
+    async def scenario() -> None:
+        async with serving(past) as client:
+            for query, accept, expected in (
+                ("", "*/*", REVALIDATE),
+                ("", document, REVALIDATE),
+                (settled, "*/*", IMMUTABLE),
+                (settled, document, IMMUTABLE),
+                (fresh, document, IMMUTABLE),
+                (fresh, "*/*", REVALIDATE),  # what follows it can still be set aside
+                (head, document, REVALIDATE),
+                (head, "*/*", REVALIDATE),
+                (f"versionTime={format_time(past.times[1])}", document, IMMUTABLE),
+                (f"versionTime={format_time(past.world.time_ms)}", document, REVALIDATE),
+                (f"asOfHeight={past.heights[3]}", "*/*", IMMUTABLE),
+                (f"{settled}&service=s", "text/uri-list", IMMUTABLE),
+            ):
+                answer = await client.ask(f"{client.did}?{query}", accept)
+                assert answer.headers["Cache-Control"] == expected, (query, accept)
+                assert answer.headers["Vary"] == "Accept"
+
+    run(scenario())
+
+
+def test_conditional_request_saves_the_body_until_something_changes() -> None:
+    past = _make_past()
+
+    async def scenario() -> None:
+        async with serving(past) as client:
+            first = await client.ask(client.did, "application/did")
+            tag = first.headers["ETag"]
+            for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+                again = await client.ask(
+                    client.did, "application/did", headers={"If-None-Match": known}
+                )
+                assert (again.status, again.body) == (304, b"")
+                assert again.headers["ETag"] == tag
+                assert again.headers["Cache-Control"] == REVALIDATE
+            other = await client.ask(
+                client.did, "application/did+json", headers={"If-None-Match": tag}
+            )
+            assert other.status == 200
+            past.world.block([])
+            same = await client.ask(client.did, "application/did", headers={"If-None-Match": tag})
+            assert same.status == 304
+            past.update()
+            changed = await client.ask(
+                client.did, "application/did", headers={"If-None-Match": tag}
+            )
+            assert changed.status == 200
+            posted = await client.ask(client.did, method="POST", headers={"If-None-Match": "*"})
+            assert posted.status == 200
+            assert "ETag" not in posted.headers
+
+    run(scenario())
