@@ -25,6 +25,7 @@ from did.data_integrity import (
 )
 from did.document_at import DocumentSource
 from did.multikey import decode_multikey
+from did.status_list import LIST_CREDENTIAL_TYPE, make_list_subject
 from did.syntax import parse_did_url
 from ledger.errors import InvalidInputError
 
@@ -89,6 +90,47 @@ def credential_checks(
         ("signature", lambda: _check_signature(credential, documents)),
         ("period", lambda: _check_period(credential, now_ms)),
     ]
+
+
+# --- making ---
+
+
+def complete_credential(
+    template: Mapping[str, Any],
+    *,
+    issuer: str,
+    valid_from_ms: int,
+    status: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """An unsigned credential from one that has `credentialSubject` at least: what is absent of
+    `@context`, `type`, `issuer` and `validFrom` is filled in, and `status` added. Raises
+    InvalidInputError if the result is none, or has another issuer, a proof, or a status already."""
+    if "proof" in template or (status is not None and "credentialStatus" in template):
+        raise InvalidInputError("credential has a proof or a status already")
+    credential = {
+        "@context": [CREDENTIALS_V2],
+        "type": [CREDENTIAL_TYPE],
+        "issuer": issuer,
+        "validFrom": format_date_time(valid_from_ms // 1000 * 1000),
+        **template,
+    }
+    if status is not None:
+        credential["credentialStatus"] = dict(status)
+    validate_credential(credential)
+    if read_issuer(credential) != issuer:
+        raise InvalidInputError(
+            "credential names another issuer", expected=issuer, got=read_issuer(credential)[:120]
+        )
+    return credential
+
+
+def list_credential(list_id: str, bits: bytes) -> dict[str, Any]:
+    """The template of a status list credential: see `complete_credential`."""
+    return {
+        "id": list_id,
+        "type": [CREDENTIAL_TYPE, LIST_CREDENTIAL_TYPE],
+        "credentialSubject": make_list_subject(list_id, bits),
+    }
 
 
 # --- form ---

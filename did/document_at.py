@@ -95,20 +95,6 @@ class ProvenHistory:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentSources:
-    """Several histories, by DID."""
-
-    by_did: Mapping[str, ProvenHistory]
-
-    def document_at(self, did: str, time_ms: int) -> DocumentInForce:
-        """See `DocumentSource`."""
-        history = self.by_did.get(did)
-        if history is None:
-            raise InvalidInputError("no answer about this DID is at hand", expected=did)
-        return history.document_at(did, time_ms)
-
-
 def decode_history_answer(data: bytes) -> dict[str, Any]:
     """Parse an answer file; not verified. Raises InvalidInputError."""
     answer = strict_json.decode(data, bytes_max=ANSWER_BYTES_MAX)
@@ -116,18 +102,31 @@ def decode_history_answer(data: bytes) -> dict[str, Any]:
         raise InvalidInputError(
             "answer about a DID is malformed", expected=", ".join(sorted(_MEMBERS))
         )
+    if answer["nextCursor"] is not None:
+        raise InvalidInputError("answer about a DID is one page of several")
     if type(answer["did"]) is not str or type(answer["operations"]) is not list:
         raise InvalidInputError("answer about a DID is malformed", expected="a DID and operations")
     return answer
 
 
 def verify_history_answer(
-    answer: Mapping[str, Any], *, trusted: ValidatorSet, chain_id: str
+    answer: Mapping[str, Any],
+    *,
+    trusted: ValidatorSet,
+    chain_id: str,
+    max_age_ms: int | None = None,
+    now_ms: int | None = None,
 ) -> ProvenHistory:
-    """Check an answer with a trusted validator set. Raises InvalidInputError."""
+    """Check an answer with a trusted validator set; `max_age_ms` and `now_ms` as in `did.verify`.
+    Raises InvalidInputError."""
     did, items = answer["did"], answer["operations"]
     header, record, steps = verify_proof(
-        answer["proof"], did=did, trusted=trusted, chain_id=chain_id, max_age_ms=None, now_ms=None
+        answer["proof"],
+        did=did,
+        trusted=trusted,
+        chain_id=chain_id,
+        max_age_ms=max_age_ms,
+        now_ms=now_ms,
     )
     if record is None:
         raise InvalidInputError("the DID does not exist", got=did)

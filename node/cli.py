@@ -28,6 +28,7 @@ from node import (
     cli_node,
     cli_tx,
     cli_validator,
+    cli_vc,
 )
 from node.cli_output import print_error
 from node.light_follow import AttackFound
@@ -62,6 +63,7 @@ cli.add_command(cli_validator.OPERATOR_COMMANDS)
 cli.add_command(cli_gov.gov)
 cli.add_command(cli_did.did)
 cli.add_command(cli_audit.audit)
+cli.add_command(cli_vc.vc)
 cli.add_command(cli_light.light)
 cli.add_command(cli_bench.bench)
 
