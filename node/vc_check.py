@@ -17,6 +17,7 @@ from audit.leaf import hash_chunks
 from audit.verify import verify_receipt
 from did import strict_json
 from did.credential import Step, Verdict, credential_checks, read_issuer, run_checks
+from did.data_integrity import format_date_time
 from did.document_at import ProvenHistory, verify_history_answer
 from did.status_list import StatusEntry, is_set, read_bits, read_status_entry
 from ledger.errors import InvalidInputError, UsageError
@@ -162,8 +163,10 @@ def _check_status(
     text = (
         f"REVOKED: entry {entry.index} of the status list is set"
         if is_revoked
-        else f"Entry {entry.index} of the status list is not set: not revoked as of that list."
+        else f"Entry {entry.index} of the status list is not set: not revoked as of that list"
     )
+    if receipt.receipt is not None:
+        text += f", anchored at {format_date_time(receipt.receipt.anchor.time_ms)}."
     steps.append(Step(name="revocation", is_ok=not is_revoked, text=text))
     return steps, is_revoked
 
