@@ -136,8 +136,8 @@ def verify_signature(document: Mapping[str, Any], proof: Proof, public_key: byte
     trusts. Raises InvalidInputError."""
     secured = decode_document(_encode_json(document))
     unsecured = {name: value for name, value in secured.items() if name != "proof"}
-    shown = proof.options.get("@context")
-    if shown is not None:
+    if "@context" in proof.options:
+        shown = proof.options["@context"]
         contexts = unsecured.get("@context")
         if proof.suite == RDFC and shown != contexts:
             raise InvalidInputError("proof has another @context than the document")

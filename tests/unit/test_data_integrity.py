@@ -267,6 +267,17 @@ def test_the_proof_context_must_begin_the_documents() -> None:
         verify(document)
 
 
+def test_an_rdfc_proof_may_repeat_the_documents_context_and_have_no_other() -> None:
+    document = signed(RDFC)
+    document["proof"]["@context"] = document["@context"]
+    verify(document)
+    others: list[Any] = [None, [], document["@context"][:1]]
+    for other in others:
+        document["proof"]["@context"] = other
+        with pytest.raises(InvalidInputError, match="another @context"):
+            verify(document)
+
+
 def test_what_json_readers_read_differently_is_not_read() -> None:
     for data in (b'{"a":1,"a":2}', b'{"a":1.5}', b'{"a":NaN}', b"[]", b"{" * 40, b"{}x"):
         with pytest.raises(InvalidInputError):
