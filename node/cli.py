@@ -47,6 +47,7 @@ COMMANDS = {
     "gov": "node.cli_gov:gov",
     "did": "node.cli_did:did",
     "audit": "node.cli_audit:audit",
+    "vc": "node.cli_vc:vc",
     "light": "node.cli_light:light",
     "bench": "node.cli_bench:bench",
 }

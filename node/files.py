@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ledger.errors import DurabilityError, UsageError
@@ -49,6 +51,21 @@ def replace_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise DurabilityError(
             "file could not be written", got=f"{path}: {error.strerror}"
         ) from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, so that of several processes one at a time reads, changes and
+    replaces what it guards; the others wait. Raises UsageError."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UsageError("lock file can not be made", got=f"{path}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def sync_folder(folder: Path) -> None:

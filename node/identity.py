@@ -57,13 +57,24 @@ class KeyState:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DidLog:
     """All operations of a DID, oldest first, under the record that the node proved. `steps` are
-    the checks made of the proof, none without a trust point; `items` is the answer's JSON."""
+    the checks made of the proof, none without a trust point; `items` and `proof` are the answer's
+    JSON."""
 
     did: str
     record: Record
     operations: tuple[LoggedOperation, ...]
     steps: tuple[str, ...]
     items: tuple[dict[str, Any], ...]
+    proof: dict[str, Any]
+
+    def to_answer(self) -> dict[str, Any]:
+        """The whole history as one answer, which proves itself (`did.document_at`)."""
+        return {
+            "did": self.did,
+            "operations": list(self.items),
+            "nextCursor": None,
+            "proof": self.proof,
+        }
 
     @property
     def is_deactivated(self) -> bool:
@@ -115,7 +126,7 @@ async def fetch_log(client: Caller, did: str, trust: TrustPoint | None) -> DidLo
             raise InvalidInputError("the DID does not exist", got=did)
         items = tuple(item for page in pages for item in page["operations"])
         if all(r is not None and r.head == record.head for r, _ in records):
-            return _build_log(did, record, items, steps)
+            return _build_log(did, record, items, steps, pages[0]["proof"])
     raise InvalidInputError("the DID changes while its history is read", retry=True)
 
 
@@ -153,7 +164,11 @@ def _read_record(
 
 
 def _build_log(
-    did: str, record: Record, items: tuple[dict[str, Any], ...], steps: tuple[str, ...]
+    did: str,
+    record: Record,
+    items: tuple[dict[str, Any], ...],
+    steps: tuple[str, ...],
+    proof: dict[str, Any],
 ) -> DidLog:
     entries = verify_history(items, record)
     operations = [decode_operation(entry.operation) for entry in entries]
@@ -170,6 +185,7 @@ def _build_log(
         ),
         steps=steps,
         items=items,
+        proof=proof,
     )
 
 

@@ -6,6 +6,8 @@ import configparser
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from did.contexts import FILE_BY_URL
+
 ROOT = Path(__file__).parent.parent.parent
 NOT_INSTALLED = {"tests", "bench"}
 
@@ -24,6 +26,15 @@ def test_every_package_of_the_project_is_listed_and_tests_are_not() -> None:
         for path in top.rglob("__init__.py")
     }
     assert found == set(listed_packages())
+
+
+def test_the_contexts_are_installed_with_their_package() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    patterns = config["options.package_data"]["did.contexts"].split(",")
+    folder = ROOT / "did" / "contexts"
+    installed = {path.name for pattern in patterns for path in folder.glob(pattern)}
+    assert installed == set(FILE_BY_URL.values())
 
 
 def test_each_top_level_name_has_one_owner() -> None:
