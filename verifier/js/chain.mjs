@@ -28,7 +28,7 @@ export const Verdict = Object.freeze({
 
 // --- what a proof is made of ---
 
-async function readHeader(value) {
+export async function readHeader(value) {
   const v = readArray(value, 15, "header");
   for (const i of [4, 6, 8, 9, 11, 12, 13, 14]) readBytes(v[i], "header hash", 32);
   check(typeof v[1] === "string" && [...v[1]].length <= 64, "header chain id is malformed");

@@ -40,7 +40,7 @@ export function decodeDid(did) {
   return decodeMultibase(did.slice(PREFIX.length), SHA2_256);
 }
 
-const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 
 /** The value of JSON text as did/strict_json.py takes it: nested at most 16 deep, no name twice, no
  *  number that is not a safe integer. Throws Invalid. */
