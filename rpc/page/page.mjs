@@ -177,7 +177,7 @@ async function judgePicked() {
 }
 
 function takeDropped(files) {
-  for (const file of files) picked[/\.(zreceipt|json)$/i.test(file.name) && files.length > 1 || file.name.endsWith(".zreceipt") ? "receipt" : "content"] = file;
+  for (const file of files) picked[file.name.endsWith(".zreceipt") ? "receipt" : "content"] = file;
   judgePicked();
 }
 

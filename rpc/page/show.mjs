@@ -60,10 +60,11 @@ export function lookupVerdict(found, trust) {
 /** The card for what is wrong or cannot be told; null otherwise. */
 function troubleCard(verdict, reason, trust, said, what) {
   if (verdict === Verdict.WRONG) {
-    const fault = what === "receipt" ? "It belongs to another file, was tampered with," : "It was tampered with,";
+    const [title, fault] = what === "receipt" ? ["The receipt does not hold", "It belongs to another file, was tampered with,"]
+      : ["This answer is not genuine", "It was tampered with,"];
     const sentence = `${fault} or is of another chain than the one you trust (${trust.chainId}): ${reason}. Nothing of it is shown as true.`;
     const note = trust.isPinned ? "" : "If this network was begun anew, forget the old one under “Whom you trust”.";
-    return verdictCard("bad", `This ${what} is not genuine`, sentence, { note, said });
+    return verdictCard("bad", title, sentence, { note, said });
   }
   if (verdict === Verdict.CANNOT_TELL) return verdictCard("warn", "Cannot tell", `Neither right nor wrong by what you trust: ${reason}.`, { said });
   return null;

@@ -120,12 +120,37 @@ def test_a_receipt_holds_for_its_file_and_for_no_other(place: Place, tmp_path: P
         await page.goto(place.url)
         for content, receipt, title in (
             (CONTENT, place.receipt, "The receipt holds"),
-            (CONTENT + b"\n", place.receipt, "This receipt is not genuine"),
-            (CONTENT, broken, "This receipt is not genuine"),
+            (CONTENT + b"\n", place.receipt, "The receipt does not hold"),
+            (CONTENT, broken, "The receipt does not hold"),
         ):
             await give_receipt(page, content, receipt)
             await expect(page.locator("#receipt-verdict h2")).to_have_text(title)
         await shoot(page, "receipt")
+
+    place.visit(test)
+
+
+DROP = """([selector, files]) => {
+    const transfer = new DataTransfer();
+    for (const [name, bytes] of files) {
+        transfer.items.add(new File([Uint8Array.from(bytes)], name));
+    }
+    const event = new DragEvent("drop", { dataTransfer: transfer, cancelable: true });
+    document.querySelector(selector).dispatchEvent(event);
+}"""
+
+
+def test_files_may_be_dropped(place: Place) -> None:
+    async def test(page: Page) -> None:
+        await page.goto(place.url)
+        await expect(page.locator("#trust-chip")).to_contain_text("first use")
+        files = [("a.txt", CONTENT), ("a.txt.zreceipt", place.receipt.read_bytes())]
+        dropped = [[name, list(data)] for name, data in files]
+        await page.evaluate(DROP, ["#receipt-drop", dropped])
+        await expect(page.locator("#receipt-verdict h2")).to_have_text("The receipt holds")
+        genesis = [["genesis.json", list(place.genesis.read_bytes())]]
+        await page.evaluate(DROP, ["#pin", genesis])
+        await expect(page.locator("#trust-chip")).to_have_text("zynk-e2e · pinned")
 
     place.visit(test)
 
