@@ -23,10 +23,10 @@ from did.data_integrity import (
     read_proof,
     verify_signature,
 )
+from did.did_url import parse_did_url
 from did.document_at import DocumentSource
 from did.multikey import decode_multikey
 from did.status_list import LIST_CREDENTIAL_TYPE, make_list_subject
-from did.syntax import parse_did_url
 from ledger.errors import InvalidInputError
 
 CREDENTIAL_TYPE = "VerifiableCredential"

@@ -27,7 +27,7 @@ import base58
 from did import strict_json
 from did.json_ld import to_quads
 from did.rdf_canonical import canonicalize
-from did.resolver import TIME_MS_MAX
+from did.version import TIME_MS_MAX
 from ledger.ed25519 import SIGNATURE_BYTES, KeyPair, is_valid_signature
 from ledger.errors import InvalidInputError, UsageError
 

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from did import strict_json
 from did.document import DOCUMENT_BYTES_MAX, to_resolved
 from did.operation import Operation, decode_operation
-from did.resolver import format_time
 from did.verify import ANSWER_BYTES_MAX, verify_proof
 from did.verify_history import compute_nullified, verify_history
+from did.version import format_time
 from ledger.errors import InvalidInputError
 from ledger.validator_set import ValidatorSet
 

@@ -99,7 +99,8 @@ class Node:
     async def _start(self, undo: contextlib.AsyncExitStack) -> None:
         """`undo` gets the end of each part as soon as the part needs one."""
         home = self.config.home
-        document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
+        genesis = (home / cfg.GENESIS_FILE).read_bytes()
+        document = GenesisDocument.parse(genesis)
         self.genesis = document.to_state()
         self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
         undo.callback(self.store.close)
@@ -151,7 +152,7 @@ class Node:
             on_failure=self.driver.stop,
         )
         self.api = Api(self)
-        self.rpc = RpcServer(self.api, self._rpc_config())
+        self.rpc = RpcServer(self.api, self._rpc_config(), genesis=genesis)
         undo.push_async_callback(self.link.stop)
         undo.push_async_callback(self.txpool.stop)
         undo.push_async_callback(self.anchoring.stop)

@@ -1,6 +1,7 @@
 """The HTTP side: routes, limits, CORS, start and graceful stop.
 
-Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, and /1.0/... (rpc.rest).
+Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, /1.0/... (rpc.rest), /read/{method};
+GET / and what it refers to is the page for people (rpc.page_files).
 
 A request that reaches JSON-RPC is answered 200 (204 if there is nothing to say), whatever the
 answer; what is refused before that has its HTTP status and a JSON-RPC error as body. Requests with
@@ -27,6 +28,9 @@ from rpc.limits import ByteBudget
 from rpc.methods import METHODS
 from rpc.metrics import CONTENT_TYPE, RpcMetrics
 from rpc.openrpc import openrpc_document
+from rpc.page_files import load_page_files
+from rpc.reads import PATH_PREFIX as READ_PREFIX
+from rpc.reads import read_over_http
 from rpc.registry import Method, Registry
 from rpc.rest import CORS, RestRoutes, WrongMethod
 from rpc.rest import PREFIX as REST_PREFIX
@@ -52,10 +56,16 @@ log = structlog.get_logger("rpc")
 
 
 class RpcServer:
-    """Serves one node. `extra_methods` are further JSON-RPC methods (a devnet's faucet)."""
+    """Serves one node. `extra_methods` are further JSON-RPC methods (a devnet's faucet); `genesis`
+    is the genesis document's bytes, for the page."""
 
     def __init__(
-        self, api: NodeApi, config: RpcConfig, extra_methods: Iterable[Method] = ()
+        self,
+        api: NodeApi,
+        config: RpcConfig,
+        extra_methods: Iterable[Method] = (),
+        *,
+        genesis: bytes | None = None,
     ) -> None:
         self.metrics = RpcMetrics(api.metrics)
         document: dict[str, object] = {}
@@ -84,6 +94,7 @@ class RpcServer:
             self._origin_headers,
             registrar_wait_ms=config.registrar_wait_ms,
         )
+        self._page = load_page_files(genesis)
         self._sessions: set[WebSocketSession] = set()
         self._http: LimitedServer | None = None
         self._listener: asyncio.Server | None = None
@@ -163,12 +174,17 @@ class RpcServer:
             return await self._serve_rpc(request)
         if path.startswith(REST_PREFIX):
             return await self._rest.serve(request)
+        if path.startswith(READ_PREFIX):
+            return await self._serve_read(request)
         if method == "OPTIONS" and path == "/":
             return self._preflight(request)
-        if path in ("/", "/ws", "/health", "/ready", "/metrics"):
-            allowed = "POST" if path == "/" else "GET"
-            if method not in ((allowed, "HEAD") if path not in ("/", "/ws") else (allowed,)):
-                return _wrong_method(allowed, method)
+        if (file := self._page.get(path)) is not None:
+            if method not in ("GET", "HEAD"):
+                raise WrongMethod(("GET", "POST") if path == "/" else ("GET",), method)
+            return file.to_response(request.headers.get("If-None-Match", ""))
+        if path in ("/ws", "/health", "/ready", "/metrics"):
+            if method not in (("GET",) if path == "/ws" else ("GET", "HEAD")):
+                raise WrongMethod(("GET",), method)
             match path:
                 case "/ws":
                     return await self._serve_websocket(request)
@@ -183,7 +199,8 @@ class RpcServer:
         error = RpcError(
             RpcCode.NOT_FOUND,
             "no such path",
-            expected=f"POST /, GET /ws /health /ready /metrics {REST_PREFIX}identifiers/<did>",
+            expected=f"POST /, GET / /ws /health /ready /metrics {REST_PREFIX}identifiers/<did> "
+            f"{READ_PREFIX}<method>",
             got=path[:80],
         )
         return _error_response(404, error)
@@ -282,6 +299,22 @@ class RpcServer:
             ready, reasons = False, ["the node is stopping", *reasons]
         return _json_response(200 if ready else 503, {"ready": ready, "reasons": reasons})
 
+    async def _serve_read(self, request: web.BaseRequest) -> web.Response:
+        headers = self._origin_headers(request)
+        if request.method not in ("GET", "HEAD"):
+            raise WrongMethod(("GET",), request.method)
+        caller = Caller(request.remote or "")
+        name = request.path[len(READ_PREFIX) :]
+        answer = await read_over_http(
+            self._dispatcher, self.registry, caller, name, request.query.items()
+        )
+        held = self._answers.hold(caller.ip)
+        held.add(len(answer))
+        if self._http is not None:
+            self._http.release_with(request.protocol, held)
+        headers["Cache-Control"] = "no-store"
+        return HeldResponse(held, body=answer.encode("ascii"), headers=headers)
+
     def _preflight(self, request: web.BaseRequest) -> web.Response:
         headers = self._origin_headers(request)
         if headers:
@@ -333,13 +366,6 @@ def _body_too_large(bytes_max: int, got: str) -> RpcError:
     return RpcError(
         RpcCode.TOO_LARGE, "the body is too large", expected=f"at most {bytes_max} bytes", got=got
     )
-
-
-def _wrong_method(allowed: str, got: str) -> web.Response:
-    error = RpcError(
-        RpcCode.INVALID_REQUEST, "wrong HTTP method for this path", expected=allowed, got=got[:32]
-    )
-    return _error_response(405, error, {"Allow": allowed})
 
 
 def _json_response(status: int, value: object) -> web.Response:

@@ -162,8 +162,11 @@ def test_a_preflight_is_answered_for_allowed_origins_alone() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 405),
         ("PUT", "/", 405),
+        ("POST", "/page/page.mjs", 405),
+        ("GET", "/page/index.html", 404),
+        ("GET", "/page/../server.py", 404),
+        ("POST", "/read/node_status", 405),
         ("POST", "/health", 405),
         ("GET", "/nope", 404),
         ("GET", "/ws", 400),

@@ -1,9 +1,11 @@
-// Judges what comes as JSON lines on stdin (a signature, bundle, DID answer, receipt or a way for the
-// light client); one verdict a line on stdout, for bundles and ways with the height.
+// Judges what comes as JSON lines on stdin (a signature, bundle, DID answer, history, receipt or a way
+// for the light client); one verdict a line on stdout, for bundles and ways with the height, for
+// histories with who was in charge.
 import { createInterface } from "node:readline";
 import { decodeValidatorSet, judge } from "../../verifier/js/chain.mjs";
 import { Invalid, fromHex, isValidSignature, toHex } from "../../verifier/js/codec.mjs";
-import { judgeResolution } from "../../verifier/js/did.mjs";
+import { canonicalJson, judgeResolution, parseJson } from "../../verifier/js/did.mjs";
+import { judgeHistory } from "../../verifier/js/history.mjs";
 import { Bisection, compareWitness, decodeLightBlock, verifySequential } from "../../verifier/js/light.mjs";
 import { judgeReceipt } from "../../verifier/js/receipt.mjs";
 
@@ -14,6 +16,15 @@ const judges = {
   },
   async did(b, trust, nowMs, maxAgeMs) {
     return (await judgeResolution(b.answer, b.did, trust, nowMs, maxAgeMs)).verdict;
+  },
+  async history(b, trust, nowMs, maxAgeMs) {
+    try {
+      const { verdict, operations } = await judgeHistory(b.pages.map(parseJson), b.did, trust, nowMs, maxAgeMs);
+      return `${verdict} ${canonicalJson((operations ?? []).map((o) => [o.changesAuthority, o.authority]))}`;
+    } catch (error) {
+      if (!(error instanceof Invalid)) throw error;
+      return "wrong []"; // not the JSON that everybody reads alike
+    }
   },
   async receipt(b, trust, nowMs, maxAgeMs) {
     const salt = b.salt === undefined ? null : fromHex(b.salt);

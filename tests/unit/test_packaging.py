@@ -37,6 +37,15 @@ def test_the_contexts_are_installed_with_their_package() -> None:
     assert installed == set(FILE_BY_URL.values())
 
 
+def test_the_page_and_the_verifier_are_package_data() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    data = config["options.package_data"]
+    for package, folder in (("rpc", "page"), ("verifier", "js")):
+        assert data[package].split() == [f"{folder}/*"]
+        assert len(list((ROOT / package / folder).iterdir())) > 5
+
+
 def test_each_top_level_name_has_one_owner() -> None:
     owners = packages_distributions()
     for name in listed_packages():

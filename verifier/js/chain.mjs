@@ -1,4 +1,4 @@
-// Headers, validator sets, certificates, handoffs, state proofs, and what a proof is worth.
+// Headers, validator sets, certificates, handoffs, state and log proofs, and what a proof is worth.
 //
 // The same rules as ledger/finality.py, ledger/light.py and ledger/state/proof.py, in the same
 // order, so that both give the same verdict on the same bytes (docs/protocol.md, "Certificates and
@@ -282,3 +282,29 @@ export async function verifyStateProof(root, key, value, proof) {
 }
 
 const bit = (bytes, i) => (bytes[i >> 3] >> (7 - (i % 8))) & 1;
+
+// --- logs ---
+
+/** RFC 9162 section 2.1.3.2; index and size are BigInt. */
+export async function verifyInclusion(root, size, leafIndex, leafHash, path) {
+  check(leafIndex < size, "leaf index is outside the tree");
+  let index = leafIndex;
+  let last = size - 1n;
+  let current = leafHash;
+  for (const sibling of path) {
+    check(last > 0n, "inclusion proof is too long");
+    if (index & 1n || index === last) {
+      current = await sha256([1], sibling, current);
+      while (!(index & 1n) && index > 0n) {
+        index >>= 1n;
+        last >>= 1n;
+      }
+    } else {
+      current = await sha256([1], current, sibling);
+    }
+    index >>= 1n;
+    last >>= 1n;
+  }
+  check(last === 0n, "inclusion proof is too short");
+  check(equal(current, root), "inclusion proof leads to another root");
+}

@@ -41,6 +41,14 @@ export const equal = (a, b) => compare(a, b) === 0;
 export const toHex = (bytes) => Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
 export const utf8 = (text) => UTF8.encode(text);
 
+export function decodeUtf8(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new Invalid("text is not UTF-8");
+  }
+}
+
 export function fromHex(text) {
   check(/^([0-9a-f]{2})*$/.test(text), "not lower-case hex");
   return Uint8Array.from(text.match(/../g) ?? [], (pair) => parseInt(pair, 16));
@@ -81,12 +89,7 @@ export function decode(bytes, bytesMax) {
 
   function text(length) {
     const start = take(length);
-    try {
-      const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-      return decoder.decode(bytes.subarray(start, start + length));
-    } catch {
-      throw new Invalid("text is not UTF-8");
-    }
+    return decodeUtf8(bytes.subarray(start, start + length));
   }
 
   function binary(length) {

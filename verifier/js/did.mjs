@@ -7,42 +7,67 @@ import {
 import { Verdict, joinFinality, judgeDecoded, verifyStateProof } from "./chain.mjs";
 
 const PREFIX = "did:zynk:";
+const SHA2_256 = [0x12, 0x20];
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 const CONTEXT = ["https://www.w3.org/ns/did/v1.1"];
 const RELATIONSHIPS = ["authentication", "assertionMethod", "keyAgreement", "capabilityInvocation", "capabilityDelegation"];
 const MEMBERS = ["type", "record", "stateProof", "header", "certificate", "handoffs"];
 
-export function encodeBase58(bytes) {
+/** base58 multibase text of bytes that do not begin with 0. */
+function encodeMultibase(bytes) {
   let number = bytes.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
   let text = "";
   for (; number > 0n; number /= 58n) text = ALPHABET[Number(number % 58n)] + text;
-  for (const byte of bytes) {
-    if (byte) break;
-    text = "1" + text;
-  }
-  return text;
+  return "z" + text;
 }
 
 /** The multibase text of a sha2-256 multihash. */
-const hashText = (digest) => "z" + encodeBase58(concat([0x12, 0x20], digest));
+export const hashText = (digest) => encodeMultibase(concat(SHA2_256, digest));
+
+/** The 32 bytes that follow the two of `prefix` in base58 multibase text, in its one form. */
+export function decodeMultibase(text, prefix) {
+  check(typeof text === "string" && /^z[1-9A-HJ-NP-Za-km-z]{1,63}$/.test(text), "not base58 multibase");
+  let number = 0n;
+  for (const character of text.slice(1)) number = number * 58n + BigInt(ALPHABET.indexOf(character));
+  const raw = Uint8Array.from({ length: 34 }, (_, i) => Number((number >> BigInt(8 * (33 - i))) & 0xffn));
+  check(encodeMultibase(raw) === text && equal(raw.slice(0, 2), prefix), "multibase text is of another kind");
+  return raw.slice(2);
+}
 
 /** The 32-byte identifier of a did:zynk DID. */
 export function decodeDid(did) {
-  check(typeof did === "string" && did.startsWith(PREFIX + "z") && did.length <= 64, "not a did:zynk DID");
-  let number = 0n;
-  for (const character of did.slice(PREFIX.length + 1)) {
-    check(ALPHABET.includes(character), "not base58");
-    number = number * 58n + BigInt(ALPHABET.indexOf(character));
+  check(typeof did === "string" && did.startsWith(PREFIX), "not a did:zynk DID");
+  return decodeMultibase(did.slice(PREFIX.length), SHA2_256);
+}
+
+export const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+/** The value of JSON text as did/strict_json.py takes it: nested at most 16 deep, no name twice, no
+ *  number that is not a safe integer. Throws Invalid. */
+export function parseJson(text) {
+  let value;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new Invalid("not JSON");
   }
-  const raw = Uint8Array.from({ length: 34 }, (_, i) => Number((number >> BigInt(8 * (33 - i))) & 0xffn));
-  check(PREFIX + hashText(raw.slice(2)) === did, "not a did:zynk DID");
-  return raw.slice(2);
+  const structure = text.replace(/"(?:[^"\\]|\\.)*"/g, '"');
+  const isNumber = (number) => /^-?\d{1,16}$/.test(number) && Number.isSafeInteger(Number(number));
+  check((structure.match(/-?\d[\d.eE+-]*/g) ?? []).every(isNumber), "JSON number is not an integer");
+  const countNames = (item, depth) => {
+    if (item === null || typeof item !== "object") return 0;
+    check(depth > 0, "JSON is nested too deep");
+    const own = isObject(item) ? Object.keys(item).length : 0;
+    return Object.values(item).reduce((sum, inner) => sum + countNames(inner, depth - 1), own);
+  };
+  check(structure.split(":").length - 1 === countNames(value, 16), "JSON object repeats a name");
+  return value;
 }
 
 /** JCS (RFC 8785) of objects, arrays, text, safe integers, booleans and null. */
 export function canonicalJson(value) {
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
-  if (value !== null && typeof value === "object") {
+  if (isObject(value)) {
     const names = Object.keys(value).sort(); // by UTF-16 code units, as JCS has it
     return `{${names.map((name) => `${JSON.stringify(name)}:${canonicalJson(value[name])}`).join(",")}}`;
   }
@@ -58,8 +83,8 @@ function readRecord(bytes) {
   for (const i of [0, 2, 7, 8, 9, 10, 11, 13]) readInt(v[i], "DID record number");
   check(v[0] === 1n && v[7] <= 1n, "DID record has another version or status");
   return {
-    did: v[1], seq: v[2], head: v[3], docHash: v[5], isActive: v[7] === 0n,
-    createdMs: v[9], updatedMs: v[11], disputeUntilMs: v[13],
+    did: v[1], seq: v[2], head: v[3], docHash: v[5], controlHash: v[6], isActive: v[7] === 0n,
+    createdMs: v[9], updatedMs: v[11], logRoot: v[12], disputeUntilMs: v[13],
   };
 }
 
@@ -87,14 +112,14 @@ export async function judgeProof(proof, did, trust, nowMs, maxAgeMs = null) {
   });
 }
 
-/** The same of a whole resolution result: everything in it must follow from its proof. */
+/** The same of a whole resolution result (its text, or what `parseJson` made of it): everything in it
+ *  must follow from its proof. */
 export async function judgeResolution(answer, did, trust, nowMs, maxAgeMs = null) {
   return guarded(async () => {
+    if (typeof answer === "string") answer = parseJson(answer);
     hasMembers(answer, ["didDocument", "didResolutionMetadata", "didDocumentMetadata"]);
     const { didDocument, didResolutionMetadata, didDocumentMetadata } = answer;
-    for (const part of [didResolutionMetadata, didDocumentMetadata]) {
-      check(part !== null && typeof part === "object" && !Array.isArray(part), "metadata is not an object");
-    }
+    check(isObject(didResolutionMetadata) && isObject(didDocumentMetadata), "metadata is not an object");
     const isFound = !("error" in didResolutionMetadata);
     const { proof, ...rest } = isFound ? didDocumentMetadata : didResolutionMetadata;
     const judged = await judgeProof(proof, did, trust, nowMs, maxAgeMs);
@@ -120,7 +145,7 @@ export async function judgeResolution(answer, did, trust, nowMs, maxAgeMs = null
   });
 }
 
-async function guarded(work) {
+export async function guarded(work) {
   try {
     return await work();
   } catch (error) {
@@ -129,15 +154,14 @@ async function guarded(work) {
   }
 }
 
-function hasMembers(value, names) {
-  const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
-  check(isObject && Object.keys(value).length === names.length && names.every((name) => Object.hasOwn(value, name)),
+export function hasMembers(value, names) {
+  check(isObject(value) && Object.keys(value).length === names.length && names.every((name) => Object.hasOwn(value, name)),
     `expected exactly ${names.join(", ")}`);
 }
 
 /** The stored form behind a resolved document: relative ids, without what the method adds. */
 function toStored(did, document) {
-  check(document !== null && typeof document === "object" && !Array.isArray(document), "document is not an object");
+  check(isObject(document), "document is not an object");
   const { "@context": context, id, ...stored } = document;
   check(canonicalJson(context ?? null) === canonicalJson(CONTEXT) && id === did, "document is not of this DID");
   const list = (name) => (Array.isArray(stored[name]) ? stored[name] : check(false, `${name} is not a list`));
@@ -149,7 +173,7 @@ function toStored(did, document) {
   for (const name of ["verificationMethod", "service"]) {
     if (!(name in stored)) continue;
     stored[name] = list(name).map((item) => {
-      check(item !== null && typeof item === "object" && !Array.isArray(item), `${name} is malformed`);
+      check(isObject(item), `${name} is malformed`);
       const { controller, ...kept } = item;
       if (name === "service") return { ...item, id: relative(item.id) };
       check(controller === did, "controller is another DID");
@@ -168,14 +192,13 @@ function metadataOf(record) {
   return found;
 }
 
-function timeText(ms) {
+export function timeText(ms) {
   check(ms <= 253402300799999n, "time is past the year 9999");
   return new Date(Number(ms)).toISOString().slice(0, 19) + "Z";
 }
 
 function notFound(did) {
-  const error = {
-    type: "https://www.w3.org/ns/did#NOT_FOUND", title: "Not found", detail: `no operation has created ${did}`,
-  };
+  const detail = `no operation has created ${did}`;
+  const error = { type: "https://www.w3.org/ns/did#NOT_FOUND", title: "Not found", detail };
   return { didDocument: null, didResolutionMetadata: { error }, didDocumentMetadata: {} };
 }

@@ -3,7 +3,7 @@
 import {
   Invalid, check, compare, concat, decode, equal, readArray, readBytes, readInt, readList, sha256, toHex,
 } from "./codec.mjs";
-import { FINALITY_PROOF_BYTES_MAX, Verdict, judgeDecoded, readFinalityProof } from "./chain.mjs";
+import { FINALITY_PROOF_BYTES_MAX, Verdict, judgeDecoded, readFinalityProof, verifyInclusion } from "./chain.mjs";
 
 const DIGEST_BYTES = { "1220": 32, "1340": 64, "1620": 32 }; // sha2-256, sha2-512, sha3-256
 
@@ -77,28 +77,4 @@ async function checkContent(leaf, multihash, salt) {
   check(salt?.length === 32, "the leaf is salted; its salt is needed to compare the content");
   const opened = await sha256(concat(salt, multihash.subarray(2)));
   check(equal(opened, leaf.commitment), "content and salt do not open the leaf's commitment");
-}
-
-/** RFC 9162 section 2.1.3.2; index and size are BigInt. */
-export async function verifyInclusion(root, size, leafIndex, leafHash, path) {
-  check(leafIndex < size, "leaf index is outside the tree");
-  let index = leafIndex;
-  let last = size - 1n;
-  let current = leafHash;
-  for (const sibling of path) {
-    check(last > 0n, "inclusion proof is too long");
-    if (index & 1n || index === last) {
-      current = await sha256([1], sibling, current);
-      while (!(index & 1n) && index > 0n) {
-        index >>= 1n;
-        last >>= 1n;
-      }
-    } else {
-      current = await sha256([1], current, sibling);
-    }
-    index >>= 1n;
-    last >>= 1n;
-  }
-  check(last === 0n, "inclusion proof is too short");
-  check(equal(current, root), "inclusion proof leads to another root");
 }
