@@ -35,6 +35,7 @@ from tests.e2e.network import (
     LIMIT_S,
     height_of,
     public_key_of,
+    until,
     until_height,
     until_voting,
     zynk,
@@ -60,17 +61,17 @@ SEED = int(os.environ.get("ZYNK_SEED", "1"))
 POWERS = (10, 5, 3, 2, 1, 1, 1)
 CONSOLE = 4
 """The node that operators ask: the one that is not killed."""
-SLEEPER, LEAVER, CULPRIT = 3, 5, 6
+HEAVIEST, SLEEPER, LEAVER, CULPRIT = 0, 3, 5, 6
 SECONDS = 600 if IS_SOAK else 0
 """At least; each step takes the time that it needs."""
 JOINERS = 3 if IS_SOAK else 2
 JOINER_POWER = 2
 JOINER_UZYNK = 10**7
-CLIENTS = 32 if IS_SOAK else 8
+CLIENTS = 32 if IS_SOAK else 6
 ACCOUNTS = 1200 if IS_SOAK else 48
 PARAMS = ChainParams(
-    downtime_window=150 if IS_SOAK else 60,
-    downtime_missed_max=100 if IS_SOAK else 45,
+    downtime_window=150 if IS_SOAK else 50,
+    downtime_missed_max=100 if IS_SOAK else 40,
     downtime_jail_ms=2_000,
 )
 """A killed node must not be jailed: on a machine with a load of 13 it misses 35 heights, most of
@@ -81,10 +82,10 @@ IMPATIENT = ConsensusSettings(
 """The culprit's twin gives views up that the culprit finalizes: it need not lead to contradict it,
 which with 1/23 of the power takes a while."""
 SLASHED_WITHIN = 10
-UP_S, DOWN_S = (4.0, 8.0), (0.5, 3.0)
+UP_S, DOWN_S = (3.0, 7.0), (0.5, 3.0)
 """Seconds between kills, and how long a killed node stays away, at most `DOWN_HEIGHTS_MAX`."""
 DOWN_HEIGHTS_MAX = 4
-GOES_ON_FOR = 10
+GOES_ON_FOR = 20 if IS_SOAK else 5
 
 Step = Callable[[], Awaitable[None]]
 
@@ -131,9 +132,7 @@ class Seven:
         self._slash: dict[str, int] = {}
 
     async def run(self) -> None:
-        for operator in self._operators:
-            await self._prepare(operator)
-        await self._devnet.start(self._up)
+        await asyncio.gather(self._prepare_joiners(), self._devnet.start(self._up))
         await until_height(self._devnet, 1, self._up)
         await self._traffic.fund(CONSOLE)
         plan_over, over = asyncio.Event(), asyncio.Event()
@@ -211,10 +210,13 @@ class Seven:
     # --- what happens ---
 
     async def _kill_in_turn(self, over: asyncio.Event) -> None:
-        """kill -9, also of the one without which there is no quorum; it comes back soon."""
+        """kill -9, also of the one without which there is no quorum; it comes back soon. In the
+        short run that one and another."""
         while not over.is_set():
             turn = [i for i in self._members if i not in (CONSOLE, CULPRIT, *self._retired)]
             self._rng.shuffle(turn)
+            if not IS_SOAK:
+                turn = [HEAVIEST, next(i for i in turn if i not in (HEAVIEST, SLEEPER))]
             for victim in turn:
                 if await is_set_within(over, self._rng.uniform(*UP_S)):
                     return
@@ -229,6 +231,8 @@ class Seven:
                 ):
                     await asyncio.sleep(0.1)
                 await self._return(victim)
+            if not IS_SOAK:
+                return
 
     def _kill(self, index: int) -> None:
         self._up.discard(index)
@@ -242,7 +246,9 @@ class Seven:
     async def _sleep_in(self, index: int) -> None:
         """A validator is away until it is jailed for it (the first one never came); then it
         returns, and has to ask."""
-        self._kill(index)
+        if self._devnet.nodes[index].process is not None:
+            await until("a killed node is back", lambda: index in self._up)
+            self._kill(index)
         key = public_key_of(self._devnet, index).hex()
         power = (await powers_at(self._devnet, CONSOLE))[key]
         await self._until_status(index, "jailed", "may-unjail")
@@ -255,16 +261,18 @@ class Seven:
         assert back == power - 1, "slashed for its downtime, by less than a unit of power"
         self._jailed.append(index)
 
-    async def _prepare(self, operator: KeyPair) -> None:
-        """The home of a node that will join, as the guide says."""
-        devnet, index = self._devnet, len(self._devnet.nodes)
-        home = devnet.folder / f"node{index}"
+    async def _prepare_joiners(self) -> None:
+        """The homes of the nodes that will join, as the guide says."""
+        devnet = self._devnet
         peers = [w for i in self._members for w in ("--peer", p2p_address(devnet, i))]
         genesis = devnet.nodes[0].home / cfg.GENESIS_FILE
-        await self._command("init", "--home", str(home), "--genesis", str(genesis), *peers)
-        devnet.nodes.append(DevnetNode(index=index, home=home, rpc_port=use_free_ports(home)))
-        save_key(self._operator_file(index), operator)
-        self._joiners.append(index)
+        for operator in self._operators:
+            index = len(devnet.nodes)
+            home = devnet.folder / f"node{index}"
+            await self._command("init", "--home", str(home), "--genesis", str(genesis), *peers)
+            devnet.nodes.append(DevnetNode(index=index, home=home, rpc_port=use_free_ports(home)))
+            save_key(self._operator_file(index), operator)
+            self._joiners.append(index)
 
     async def _join(self, index: int) -> None:
         """A new validator takes part once `stake create` counts."""
