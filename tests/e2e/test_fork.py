@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -47,13 +48,17 @@ DELEGATED_POWER = 400_000
 """Moved to the first culprit before the fork, so that the proof must bring the set of the forked
 height; and to the honest one on each side after it, so that neither side knows the other's set."""
 STAYS_HALTED_S = 2.0
+SOAK_ALONE = pytest.mark.skipif(os.environ.get("ZYNK_SOAK") != "1", reason="./dev soak runs it")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ahead", "sets_part"),
-    [(0, False), (0, True), (12, True)],
-    ids=["side by side", "sets part", "sets part and one side is far ahead"],
+    [
+        pytest.param(0, False, id="side by side"),
+        pytest.param(0, True, id="sets part", marks=SOAK_ALONE),
+        pytest.param(12, True, id="sets part and one side is far ahead"),
+    ],
 )
 def test_each_honest_node_of_a_forked_network_halts_and_proves_who_forked_it(
     ahead: int, sets_part: bool

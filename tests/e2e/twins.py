@@ -21,6 +21,7 @@ from ledger.execution import Event
 from ledger.store import LevelStore
 from ledger.tx_result import BLOCK_RESULT_ID
 from node import config as cfg
+from node.config import ConsensusSettings
 from node.daemon import STORE_FOLDER
 from node.devnet import Devnet, DevnetNode, pick_ports
 from node.handlers import open_chain
@@ -32,9 +33,11 @@ from rpc.client import RpcClient
 from tests.e2e.network import zynk
 
 
-def add_twin(devnet: Devnet, index: int, peers: Iterable[int]) -> int:
+def add_twin(
+    devnet: Devnet, index: int, peers: Iterable[int], timing: ConsensusSettings | None = None
+) -> int:
     """Copy the home of a node that is not running: keys, guard and chain as they are now. The twin
-    gets a p2p key and ports of its own, and dials `peers`. Returns its index."""
+    gets a p2p key, ports and if wanted timing of its own, and dials `peers`. Returns its index."""
     original = devnet.nodes[index]
     assert not original.is_running, "a guard is copied while nobody writes it"
     twin = len(devnet.nodes)
@@ -45,6 +48,8 @@ def add_twin(devnet: Devnet, index: int, peers: Iterable[int]) -> int:
     shutil.copytree(original.home, home, ignore=leave)
     save_key(home / cfg.P2P_KEY_FILE, generate_key())
     rpc_port = use_free_ports(home)
+    if timing is not None:
+        write_config(dataclasses.replace(cfg.load_config(home), consensus=timing))
     devnet.nodes.append(DevnetNode(index=twin, home=home, rpc_port=rpc_port))
     set_peers(devnet, twin, peers)
     return twin
@@ -59,8 +64,12 @@ def use_free_ports(home: Path) -> int:
         rpc=dataclasses.replace(config.rpc, port=rpc_port),
         p2p=dataclasses.replace(config.p2p, port=p2p_port),
     )
-    write_synced(home / cfg.CONFIG_FILE, cfg.render_config(config).encode())
+    write_config(config)
     return rpc_port
+
+
+def write_config(config: cfg.NodeConfig) -> None:
+    write_synced(config.home / cfg.CONFIG_FILE, cfg.render_config(config).encode())
 
 
 def set_peers(devnet: Devnet, index: int, peers: Iterable[int]) -> None:
@@ -69,7 +78,7 @@ def set_peers(devnet: Devnet, index: int, peers: Iterable[int]) -> None:
     config = cfg.load_config(home)
     addresses = tuple(p2p_address(devnet, other) for other in peers if other != index)
     config = dataclasses.replace(config, p2p=dataclasses.replace(config.p2p, peers=addresses))
-    write_synced(home / cfg.CONFIG_FILE, cfg.render_config(config).encode())
+    write_config(config)
     (home / BOOK_NAME).unlink(missing_ok=True)
 
 
