@@ -297,7 +297,7 @@ def _write(
         updated_height=context.height,
         updated_ms=context.time_ms,
         log_root=compute_log_root(peaks),
-        dispute_until_ms=_compute_dispute_until(disputes),
+        dispute_until_ms=_compute_dispute_until(disputes, context.time_ms),
     )
     control = ControlState(
         control=judged.control,
@@ -348,12 +348,12 @@ def _keep_disputed(disputes: tuple[Dispute, ...], time_ms: int) -> tuple[Dispute
     return ()
 
 
-def _compute_dispute_until(disputes: tuple[Dispute, ...]) -> int:
+def _compute_dispute_until(disputes: tuple[Dispute, ...], time_ms: int) -> int:
     """The block time from which on no tier can nullify the last of `disputes`; 0 if none could."""
     until_ms = 0
     for dispute in reversed(disputes):
         if dispute.authority == TIERS_MAX:  # by the strongest tier, which nothing overrules
             break
-        if dispute.tiers:
+        if dispute.tiers and dispute.until_ms > time_ms:
             until_ms = max(until_ms, dispute.until_ms)
     return until_ms
