@@ -15,17 +15,21 @@ same on every node:
 | did/rate-block | a second operation of the DID in one block |
 | did/rate-day | too many operations of this authority today, or too many in dispute |
 | did/bad-seq | seq is not the head's plus one |
-| did/bad-prev | prev is not the head (recover: no operation that can still be forked from) |
+| did/bad-prev | prev is not the head (recover: nor an operation to fork from) |
 | did/not-revealed | pre-rotation: the key list is not the committed one, or is missing |
 | did/not-authorised | signers are not the ones required, or too few |
 | did/no-tier | no such recovery tier was in force at the fork |
-| did/window-closed | an operation to be nullified is older than the dispute window |
+| did/window-closed | the window to fork from prev was open when the head came, and is closed now |
 | did/weaker-tier | an operation to be nullified has the same or more authority |
 
-Recovery: tier i may go back to any operation `prev` from which on everything is younger than the
-dispute window and of lower authority. What followed `prev` is nullified: it stays in the log,
-flagged, and blocks are never undone. With `prev` = head nothing is nullified: lost keys. Daily
-limits count per authority, so that a thief can not use up the owner's.
+Recovery: tier i, of those in force at `prev`, may go back to any operation `prev` from which on
+everything is of lower authority, until the dispute window of the one that followed it has passed
+(`until_ms`, exclusive; what came later is younger). What followed `prev` is nullified: it stays in
+the log, flagged, and blocks are never undone. With `prev` = head nothing is nullified: lost keys.
+Daily limits count per authority, so that a thief can not use up the owner's.
+
+The control row keeps the operations in dispute from the oldest that a tier can still nullify up to
+the head: nothing older can go, and everything younger goes with it.
 """
 
 from __future__ import annotations
@@ -33,7 +37,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from did.control import AUTHORITY_CONTROL, Control, KeyList, authority_of_tier, compute_control_hash
+from did.control import (
+    AUTHORITY_CONTROL,
+    TIERS_MAX,
+    Control,
+    KeyList,
+    authority_of_tier,
+    compute_control_hash,
+)
 from did.operation import (
     OPERATION_BYTES_MAX,
     Operation,
@@ -156,19 +167,16 @@ def _change(context: ExecutionContext, operation: Operation) -> None:
             expected=str(record.seq + 1),
             got=str(operation.seq),
         )
-    opened = tuple(
-        d for d in before.disputes if d.time_ms + params.dispute_window_ms > context.time_ms
-    )
     if operation.type is OperationType.RECOVER:
-        judged = _judge_recovery(operation, record, before, opened)
+        judged = _judge_recovery(operation, record, before, context.time_ms)
     else:
-        judged = _judge_by_control(operation, record, before, opened)
+        judged = _judge_by_control(operation, record, before, context.time_ms)
     counts = _count_day(before, judged, context.time_ms, params)
     _write(context, operation, judged, record, before, counts)
 
 
 def _judge_by_control(
-    operation: Operation, record: Record, before: ControlState, opened: tuple[Dispute, ...]
+    operation: Operation, record: Record, before: ControlState, time_ms: int
 ) -> _Judged:
     """An update or a deactivation, signed by the control keys or the revealed ones."""
     if record.status is Status.DEACTIVATED:
@@ -189,23 +197,24 @@ def _judge_by_control(
         authority=AUTHORITY_CONTROL,
         control=operation.control or before.control,
         tiers=before.tiers if operation.control is None else operation.tiers,
-        open=opened,
+        open=_keep_disputed(before.disputes, time_ms),
         nullified=(),
     )
 
 
 def _judge_recovery(
-    operation: Operation, record: Record, before: ControlState, opened: tuple[Dispute, ...]
+    operation: Operation, record: Record, before: ControlState, time_ms: int
 ) -> _Judged:
     assert operation.tier is not None
     assert operation.control is not None
+    opened = _keep_disputed(before.disputes, time_ms)
     if operation.prev == record.head:
         if record.status is Status.DEACTIVATED:
             raise TxFailure("did/deactivated", "recover from before the deactivation")
         tiers, at = before.tiers, len(opened)
     else:
         at = next((i for i, d in enumerate(opened) if d.prev == operation.prev), -1)
-        if at < 0:
+        if at < 0 or opened[at].until_ms <= time_ms:
             known = any(d.prev == operation.prev for d in before.disputes)
             raise TxFailure(
                 "did/window-closed" if known else "did/bad-prev",
@@ -269,7 +278,8 @@ def _write(
     """Put the three state rows and the side rows, and tell."""
     params = read_params(context.state)
     did, seq = operation.did, operation.seq
-    disputes, disputed = _open_dispute(operation, judged, before, context.time_ms)
+    until_ms = context.time_ms + params.dispute_window_ms
+    disputes = _add_dispute(operation, judged, before, until_ms, context.time_ms)
     entry = LogEntry(
         seq=seq, height=context.height, time_ms=context.time_ms, operation=operation.encoded
     ).encode()
@@ -287,7 +297,7 @@ def _write(
         updated_height=context.height,
         updated_ms=context.time_ms,
         log_root=compute_log_root(peaks),
-        dispute_until_ms=context.time_ms + params.dispute_window_ms if disputed else 0,
+        dispute_until_ms=_compute_dispute_until(disputes, context.time_ms),
     )
     control = ControlState(
         control=judged.control,
@@ -313,22 +323,37 @@ def _write(
     context.emit(Event(_EVENT[operation.type], attributes))
 
 
-def _open_dispute(
-    operation: Operation, judged: _Judged, before: ControlState | None, time_ms: int
-) -> tuple[tuple[Dispute, ...], bool]:
-    """The disputes with this operation, and whether it is one. Without a tier at its `prev`, nor
-    an older open dispute, nobody could ever fork from before it."""
+def _add_dispute(
+    operation: Operation, judged: _Judged, before: ControlState | None, until_ms: int, time_ms: int
+) -> tuple[Dispute, ...]:
+    """The disputes once `operation` is the head: with it, if a tier can nullify it."""
     if before is None or operation.prev is None:
-        return judged.open, False
-    tiers = judged.nullified[0].tiers if judged.nullified else before.tiers
-    if not tiers and not judged.open:
-        return judged.open, False
+        return ()
     dispute = Dispute(
         op_hash=operation.hash,
         prev=operation.prev,
         seq=operation.seq,
-        time_ms=time_ms,
+        until_ms=until_ms,
         authority=judged.authority,
-        tiers=tiers,
+        tiers=judged.nullified[0].tiers if judged.nullified else before.tiers,
     )
-    return (*judged.open, dispute), True
+    return _keep_disputed((*judged.open, dispute), time_ms)
+
+
+def _keep_disputed(disputes: tuple[Dispute, ...], time_ms: int) -> tuple[Dispute, ...]:
+    """Those from the oldest on that can be forked from before: in its window, and with a tier."""
+    for at, dispute in enumerate(disputes):
+        if dispute.tiers and dispute.until_ms > time_ms:
+            return disputes[at:]
+    return ()
+
+
+def _compute_dispute_until(disputes: tuple[Dispute, ...], time_ms: int) -> int:
+    """The block time from which on no tier can nullify the last of `disputes`; 0 if none could."""
+    until_ms = 0
+    for dispute in reversed(disputes):
+        if dispute.authority == TIERS_MAX:  # by the strongest tier, which nothing overrules
+            break
+        if dispute.tiers and dispute.until_ms > time_ms:
+            until_ms = max(until_ms, dispute.until_ms)
+    return until_ms

@@ -164,6 +164,12 @@ def verify_operation_signatures(operation: Operation) -> None:
                 "create is not signed by its own control keys",
                 expected=f"{current.threshold} of {len(current.keys)} keys",
             )
+    verify_present_signatures(operation)
+
+
+def verify_present_signatures(operation: Operation) -> None:
+    """Check every signature against the key beside it, whoever is still to sign. Raises
+    InvalidInputError."""
     message = sign_bytes(operation.unsigned)
     for key, signature in operation.signatures:
         if not is_valid_signature(key, message, signature):

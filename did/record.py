@@ -10,12 +10,14 @@
                 last_height, day, [operations of the day by authority 0..3],
                 [dispute, ...]]
                key list = [[key bin32, ...], threshold]; tier set = [key list, ...]
-               dispute = [op_hash bin32, prev bin32, seq, time_ms, authority, tier set index]
+               dispute = [op_hash bin32, prev bin32, seq, until_ms, authority, tier set index]
 
 `status` is 0 active, 1 deactivated. `head` is the op hash, `head_bytes_hash` the sha256 of the
 head's full bytes with signatures; `log_root` is the RFC 6962 root over all operations, nullified
-ones included (`did.oplog`). `dispute_until_ms` is when the head can no longer be recovered from, 0
-if no tier could. A dispute's tiers are those in force at `prev`, who judge a fork from there.
+ones included (`did.oplog`). `dispute_until_ms` is when the head becomes final: from that block time
+on no tier can nullify it; 0 if none ever could. A dispute's tiers are those in force at `prev`, who
+judge a fork from there; `until_ms` is the end of its window, fixed when it is executed, so that a
+later change of the chain's parameter neither reopens nor cuts short what was promised.
 """
 
 from __future__ import annotations
@@ -110,12 +112,13 @@ _RECORD_HASHES = ("did", "head", "head_bytes_hash", "doc_hash", "control_hash", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispute:
-    """An operation that a recovery tier can still nullify; `tiers` judge a fork from `prev`."""
+    """An operation that a recovery tier may nullify at block times before `until_ms`; `tiers` judge
+    a fork from `prev`."""
 
     op_hash: bytes
     prev: bytes
     seq: int
-    time_ms: int
+    until_ms: int
     authority: int
     tiers: tuple[KeyList, ...]
 
@@ -136,7 +139,7 @@ class ControlState:
         tier_sets: list[tuple[KeyList, ...]] = []
         current = _intern(self.tiers, tier_sets)
         disputes: list[codec.Value] = [
-            [d.op_hash, d.prev, d.seq, d.time_ms, d.authority, _intern(d.tiers, tier_sets)]
+            [d.op_hash, d.prev, d.seq, d.until_ms, d.authority, _intern(d.tiers, tier_sets)]
             for d in self.disputes
         ]
         return codec.encode(
@@ -220,12 +223,12 @@ def _read_tier_set(index: object, tier_sets: list[tuple[KeyList, ...]]) -> tuple
 
 
 def _read_dispute(value: object, tier_sets: list[tuple[KeyList, ...]]) -> Dispute:
-    op_hash, prev, seq, time_ms, authority, tier_index = codec.read_array(value, 6, "dispute")
+    op_hash, prev, seq, until_ms, authority, tier_index = codec.read_array(value, 6, "dispute")
     return Dispute(
         op_hash=codec.read_bytes(op_hash, "dispute op hash", length=32),
         prev=codec.read_bytes(prev, "dispute prev", length=32),
         seq=codec.read_int(seq, "dispute seq"),
-        time_ms=codec.read_int(time_ms, "dispute time"),
+        until_ms=codec.read_int(until_ms, "dispute end"),
         authority=codec.read_int(authority, "dispute authority", TIERS_MAX),
         tiers=_read_tier_set(tier_index, tier_sets),
     )

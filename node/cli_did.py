@@ -12,17 +12,20 @@ import click
 
 from did.build import create_operation
 from did.control import Control
+from did.multikey import encode_hash
 from did.verify import ANSWER_BYTES_MAX, Outcome, Verdict
 from did.verify_answer import Basis, verify_answer
 from ledger.errors import InvalidInputError
 from node import identity
 from node.checkpoint import load_trust_point
 from node.cli_did_change import did_deactivate, did_recover, did_rotate, did_update
+from node.cli_did_sign import did_sign, did_submit
 from node.cli_keys import load_key_file, read_account_text
 from node.cli_output import (
     ask_node,
     json_option,
     rpc_option,
+    show,
     show_steps,
     show_table,
     trust_option,
@@ -33,8 +36,10 @@ from node.did_options import (
     control_option,
     document_option,
     future_options,
+    key_list_text,
     load_signers,
     read_document_file,
+    save_options,
     service_option,
     show_change,
     submit_operation,
@@ -55,6 +60,7 @@ def did() -> None:
 @document_option
 @service_option
 @future_options
+@save_options
 @rpc_option
 @json_option
 def did_create(
@@ -63,6 +69,8 @@ def did_create(
     threshold: int | None,
     document_path: Path | None,
     services: tuple[tuple[str, str, str], ...],
+    save_path: Path | None,
+    valid_for: int,
     rpc_url: str,
     as_json: bool,
     **future: Any,
@@ -74,7 +82,9 @@ def did_create(
     given = [read_account_text(text) for text in control] or [payer.public_key]
     current = identity.make_key_list(given, threshold, "--threshold")
     signers = load_signers(control) if control else [payer]
-    signers = identity.require_signers(current, signers, "--control")
+    signers = identity.require_signers(
+        current, signers, "--control", others_follow=save_path is not None
+    )
     document = (
         identity.make_document(given)
         if document_path is None
@@ -93,8 +103,9 @@ def did_create(
             signers=signers,
         )
 
-    answer = submit_operation(rpc_url, payer, build)
-    show_change(answer, as_json, [("next", f"zynk did resolve {answer['did']} --rpc {rpc_url}")])
+    answer = submit_operation(rpc_url, payer, build, save_path, valid_for)
+    hint = [("next", f"zynk did resolve {answer['did']} --rpc {rpc_url}")]
+    show_change(answer, as_json, [] if save_path else hint)
 
 
 @did.command("resolve")
@@ -140,9 +151,13 @@ def did_history(did_text: str, trust_path: Path | None, rpc_url: str, as_json: b
         )
         for item in log.operations
     ]
+    state = log.current()
     data = {
         "did": did_text,
         "deactivated": log.is_deactivated,
+        "disputeUntilMs": log.record.dispute_until_ms,
+        "control": state.control.to_json(),
+        "recovery": [tier.to_json() for tier in state.tiers],
         "verified": trust is not None,
         "steps": list(log.steps),
         "operations": list(log.items),
@@ -150,6 +165,7 @@ def did_history(did_text: str, trust_path: Path | None, rpc_url: str, as_json: b
     show_table(as_json, data, ("seq", "type", "time", "height", "note", "version"), rows)
     if not as_json:
         click.echo("The DID is deactivated." if log.is_deactivated else "The DID is active.")
+        show(False, {}, _state_rows(log, state))
         show_steps([(True, text) for text in log.steps])
 
 
@@ -203,6 +219,25 @@ did.add_command(did_update)
 did.add_command(did_rotate)
 did.add_command(did_deactivate)
 did.add_command(did_recover)
+
+did.add_command(did_sign)
+did.add_command(did_submit)
+
+
+def _state_rows(log: identity.DidLog, state: identity.KeyState) -> list[tuple[str, object]]:
+    """Who may do what from here on."""
+    rows: list[tuple[str, object]] = [("control", key_list_text(state.control.current))]
+    if state.control.next is not None:
+        committed = encode_hash(state.control.next)
+        rows.append(("pre-rotated", f"the next change must reveal the keys behind {committed}"))
+    rows += [(f"recovery {i}", key_list_text(tier)) for i, tier in enumerate(state.tiers, 1)]
+    until_ms = log.record.dispute_until_ms
+    if until_ms:
+        rows.append(
+            ("disputable", f"the newest change can be set aside until {format_ms(until_ms)}")
+        )
+    return rows
+
 
 # --- checking ---
 

@@ -28,9 +28,11 @@ from node.did_options import (
     document_option,
     future_options,
     keep_option,
+    key_list_text,
     load_signers,
     new_option,
     read_document_file,
+    save_options,
     service_option,
     show_change,
     submit_operation,
@@ -46,6 +48,7 @@ from node.did_options import (
 @service_option
 @click.option("--remove-service", "removed", multiple=True, metavar="ID")
 @future_options
+@save_options
 @trust_option(required=False)
 @rpc_option
 @json_option
@@ -56,6 +59,8 @@ def did_update(
     document_path: Path | None,
     services: tuple[tuple[str, str, str], ...],
     removed: tuple[str, ...],
+    save_path: Path | None,
+    valid_for: int,
     trust_path: Path | None,
     rpc_url: str,
     as_json: bool,
@@ -77,8 +82,10 @@ def did_update(
         else identity.read_document(read_document_file(document_path), did_text)
     )
     document = identity.change_services(document, services, removed)
-    build = _updater(log, state, required, required, texts, document, plan)
-    show_change(submit_operation(rpc_url, payer, build), as_json, _next_rows(plan))
+    build = _updater(log, state, required, required, texts, document, plan, save_path)
+    show_change(
+        submit_operation(rpc_url, payer, build, save_path, valid_for), as_json, _next_rows(plan)
+    )
 
 
 @click.command("rotate")
@@ -89,6 +96,7 @@ def did_update(
 @threshold_option
 @keep_option
 @future_options
+@save_options
 @trust_option(required=False)
 @rpc_option
 @json_option
@@ -99,6 +107,8 @@ def did_rotate(
     new: tuple[str, ...],
     threshold: int | None,
     keep_document: bool,
+    save_path: Path | None,
+    valid_for: int,
     trust_path: Path | None,
     rpc_url: str,
     as_json: bool,
@@ -120,9 +130,9 @@ def did_rotate(
     document, swapped = state.document, 0
     if not keep_document:
         document, swapped = identity.swap_keys(document, state.control.current.keys, successor.keys)
-    build = _updater(log, state, required, successor, texts, document, plan)
+    build = _updater(log, state, required, successor, texts, document, plan, save_path)
     rows = [("document", f"{swapped} keys replaced"), *_control_rows(successor), *_next_rows(plan)]
-    show_change(submit_operation(rpc_url, payer, build), as_json, rows)
+    show_change(submit_operation(rpc_url, payer, build, save_path, valid_for), as_json, rows)
 
 
 @click.command("deactivate")
@@ -130,6 +140,7 @@ def did_rotate(
 @key_option
 @control_option
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@save_options
 @trust_option(required=False)
 @rpc_option
 @json_option
@@ -138,6 +149,8 @@ def did_deactivate(
     key_path: Path,
     control: tuple[str, ...],
     yes: bool,
+    save_path: Path | None,
+    valid_for: int,
     trust_path: Path | None,
     rpc_url: str,
     as_json: bool,
@@ -147,7 +160,9 @@ def did_deactivate(
     state = _active(log)
     texts = control or (str(key_path),)
     required = _required(state, texts, None, "--control")
-    signers = identity.require_signers(required, load_signers(texts), "--control")
+    signers = identity.require_signers(
+        required, load_signers(texts), "--control", others_follow=save_path is not None
+    )
     if not yes:
         click.confirm(f"Deactivate {did_text} for good?", abort=True, err=True)
 
@@ -162,7 +177,7 @@ def did_deactivate(
             signers=signers,
         )
 
-    show_change(submit_operation(rpc_url, payer, build), as_json, [])
+    show_change(submit_operation(rpc_url, payer, build, save_path, valid_for), as_json, [])
 
 
 @click.command("recover")
@@ -189,6 +204,7 @@ def did_deactivate(
 @document_option
 @keep_option
 @future_options
+@save_options
 @trust_option(required=False)
 @rpc_option
 @json_option
@@ -202,6 +218,8 @@ def did_recover(
     version: str | None,
     document_path: Path | None,
     keep_document: bool,
+    save_path: Path | None,
+    valid_for: int,
     trust_path: Path | None,
     rpc_url: str,
     as_json: bool,
@@ -213,8 +231,10 @@ def did_recover(
     payer, log = _load(rpc_url, key_path, did_text, trust_path)
     state = log.state_at(_fork_point(log, version))
     signers = load_key_files(by)
-    index = _find_tier(state.tiers, signers, tier)
-    signers = identity.require_signers(state.tiers[index], signers, "--by")
+    index = _find_tier(state.tiers, signers, tier, others_follow=save_path is not None)
+    signers = identity.require_signers(
+        state.tiers[index], signers, "--by", others_follow=save_path is not None
+    )
     keys = [read_account_text(text) for text in new]
     successor = identity.make_key_list(keys, threshold, "--threshold")
     document = state.document
@@ -241,8 +261,14 @@ def did_recover(
             signers=signers,
         )
 
-    rows = [("by", f"recovery tier {index + 1}"), *_control_rows(successor), *_next_rows(plan)]
-    show_change(submit_operation(rpc_url, payer, build), as_json, rows)
+    dropped = [str(item.operation.seq) for item in log.after(state.head)]
+    rows = [
+        ("by", f"recovery tier {index + 1}"),
+        ("sets aside", "seq " + ", ".join(dropped) if dropped else "nothing"),
+        *_control_rows(successor),
+        *_next_rows(plan),
+    ]
+    show_change(submit_operation(rpc_url, payer, build, save_path, valid_for), as_json, rows)
 
 
 def _load(
@@ -280,6 +306,7 @@ def _updater(
     signer_texts: Sequence[str],
     document: dict[str, Any],
     plan: Future,
+    save_path: Path | None,
 ) -> Callable[[str, int], bytes]:
     """What builds the update. Raises UsageError if the keys are not enough, or if pre-rotation
     would end unasked."""
@@ -289,7 +316,9 @@ def _updater(
             "this change reveals the committed keys, and there would be none for the next change",
             expected="--next KEY to stay pre-rotated, or --no-next",
         )
-    signers = identity.require_signers(required, load_signers(signer_texts), "--control")
+    signers = identity.require_signers(
+        required, load_signers(signer_texts), "--control", others_follow=save_path is not None
+    )
     control = Control(
         current=successor, next=None if next_list is None else next_list.compute_commitment()
     )
@@ -321,7 +350,9 @@ def _fork_point(log: identity.DidLog, version: str | None) -> bytes:
     return head.prev
 
 
-def _find_tier(tiers: Sequence[KeyList], signers: Sequence[KeyPair], tier: int | None) -> int:
+def _find_tier(
+    tiers: Sequence[KeyList], signers: Sequence[KeyPair], tier: int | None, *, others_follow: bool
+) -> int:
     if not tiers:
         raise UsageError("the DID has no recovery tiers at that version")
     if tier is not None:
@@ -330,7 +361,8 @@ def _find_tier(tiers: Sequence[KeyList], signers: Sequence[KeyPair], tier: int |
         return tier - 1
     keys = {signer.public_key for signer in signers}
     for index, candidate in enumerate(tiers):
-        if keys <= set(candidate.keys) and len(keys) >= candidate.threshold:
+        needed = 1 if others_follow else candidate.threshold
+        if keys <= set(candidate.keys) and len(keys) >= needed:
             return index
     raise UsageError(
         "these keys reach no recovery tier",
@@ -343,8 +375,7 @@ def _find_tier(tiers: Sequence[KeyList], signers: Sequence[KeyPair], tier: int |
 
 
 def _control_rows(keys: KeyList) -> list[tuple[str, object]]:
-    texts = ", ".join(map(encode_multikey, keys.keys))
-    return [("control", f"{keys.threshold} of {len(keys.keys)}: {texts}")]
+    return [("control", key_list_text(keys))]
 
 
 def _next_rows(plan: Future) -> list[tuple[str, object]]:

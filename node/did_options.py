@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from did.control import KeyList
+from did.multikey import encode_multikey
 from did.operation import decode_operation
 from did.verify import ANSWER_BYTES_MAX
 from ledger.ed25519 import KeyPair
@@ -18,11 +19,12 @@ from ledger.tx import Message
 from node import identity
 from node.cli_keys import load_key_files, read_account_text
 from node.cli_output import F, ask_node, show
-from node.files import read_small
+from node.files import read_small, replace_file
 from node.wallet import Wallet
 from rpc.client import RpcClient
 
 VALID_FOR_BLOCKS = 1000
+VALID_FOR_BLOCKS_MAX = 10_000_000
 
 control_option = click.option(
     "--control",
@@ -56,6 +58,26 @@ keep_option = click.option(
     is_flag=True,
     help="Leave old control keys in the document; else the new ones replace them there too.",
 )
+
+
+def save_options(command: F) -> F:
+    """Adds --save and --valid-for."""
+    save = click.option(
+        "--save",
+        "save_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Send nothing; write the operation to FILE, for others to `zynk did sign`.",
+    )
+    valid_for = click.option(
+        "--valid-for",
+        type=click.IntRange(1, VALID_FOR_BLOCKS_MAX),
+        default=VALID_FOR_BLOCKS,
+        show_default=True,
+        metavar="BLOCKS",
+        help="How long the operation may still be executed.",
+    )
+    return save(valid_for(command))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,35 +134,85 @@ def future_options(command: F) -> F:
 
 
 def submit_operation(
-    rpc_url: str, payer: KeyPair, build: Callable[[str, int], bytes]
+    rpc_url: str,
+    payer: KeyPair,
+    build: Callable[[str, int], bytes],
+    save_path: Path | None,
+    valid_for: int,
 ) -> dict[str, Any]:
-    """Build for the node's chain, submit, and wait until final."""
+    """Build for the node's chain, submit, and wait until final; or only save it."""
 
-    async def send(client: RpcClient) -> dict[str, Any]:
+    async def prepare(client: RpcClient) -> bytes:
         status = await client.call("node_status")
-        data = build(status["chain_id"], int(status["height"]) + VALID_FOR_BLOCKS)
-        operation = decode_operation(data)
-        answer = await Wallet(client, payer).submit([Message("did/op", data)], method="did_submit")
-        return {
-            **answer,
-            "did": operation.did_text,
-            "operation": operation.type.value,
-            "version": operation.version_id,
-        }
+        return build(status["chain_id"], int(status["height"]) + valid_for)
 
-    return ask_node(rpc_url, send)
+    if save_path is None:
+        return ask_node(rpc_url, lambda client: _send(client, payer, prepare(client)))
+    data = ask_node(rpc_url, prepare)
+    replace_file(save_path, data)
+    return {**describe_operation(data), "saved": str(save_path)}
+
+
+def submit_bytes(rpc_url: str, payer: KeyPair, data: bytes) -> dict[str, Any]:
+    """Submit an operation that is whole, and wait until final."""
+
+    async def whole() -> bytes:
+        return data
+
+    return ask_node(rpc_url, lambda client: _send(client, payer, whole()))
+
+
+async def _send(client: RpcClient, payer: KeyPair, prepared: Awaitable[bytes]) -> dict[str, Any]:
+    data = await prepared
+    message = Message("did/op", data)
+    answer = await Wallet(client, payer).submit([message], method="did_submit")
+    return {**answer, **describe_operation(data)}
+
+
+def describe_operation(data: bytes) -> dict[str, Any]:
+    """What a saved or sent operation is. Raises InvalidInputError."""
+    operation = decode_operation(data)
+    return {
+        "did": operation.did_text,
+        "operation": operation.type.value,
+        "version": operation.version_id,
+        "expires_height": operation.exp_height,
+        "signed_by": [encode_multikey(key) for key, _ in operation.signatures],
+    }
 
 
 def show_change(answer: dict[str, Any], as_json: bool, more: Sequence[tuple[str, object]]) -> None:
-    rows: list[tuple[str, object]] = [
-        ("did", answer["did"]),
-        (answer["operation"], f"final at height {answer['height']}"),
-        ("version", answer["version"]),
-        ("fee", f"{answer['fee']} uzynk"),
-        ("tx id", answer["tx_id"]),
-        *more,
-    ]
+    rows: list[tuple[str, object]] = [("did", answer["did"])]
+    if "saved" in answer:
+        rows += [
+            (answer["operation"], f"in {answer['saved']}, not sent"),
+            ("version", answer["version"]),
+            *signature_rows(answer),
+            *more,
+            ("next", f"zynk did sign {answer['saved']} --by KEYFILE, then zynk did submit"),
+        ]
+    else:
+        rows += [
+            (answer["operation"], f"final at height {answer['height']}"),
+            ("version", answer["version"]),
+            ("fee", f"{answer['fee']} uzynk"),
+            ("tx id", answer["tx_id"]),
+            *more,
+        ]
     show(as_json, answer, rows)
+
+
+def signature_rows(answer: dict[str, Any]) -> list[tuple[str, object]]:
+    return [
+        ("signed by", ", ".join(answer["signed_by"])),
+        ("good until", f"height {answer['expires_height']}"),
+    ]
+
+
+def key_list_text(keys: KeyList) -> str:
+    """Such as `2 of 3: z6Mk..., z6Mk..., z6Mk...`."""
+    texts = ", ".join(map(encode_multikey, keys.keys))
+    return f"{keys.threshold} of {len(keys.keys)}: {texts}"
 
 
 def load_signers(texts: Sequence[str]) -> list[KeyPair]:

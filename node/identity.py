@@ -104,6 +104,12 @@ class DidLog:
             head=op_hash, control=operation.control, tiers=operation.tiers, document=document
         )
 
+    def after(self, op_hash: bytes) -> tuple[LoggedOperation, ...]:
+        """The living operations after the one with this hash, which a recovery from it sets
+        aside."""
+        at = [item.operation.hash for item in self.operations].index(op_hash)
+        return tuple(item for item in self.operations[at + 1 :] if not item.is_nullified)
+
     def hash_of_version(self, version_id: str) -> bytes:
         """The op hash of a versionId, or of a bare seq. Raises UsageError."""
         for item in self.operations:
@@ -192,11 +198,13 @@ def _build_log(
 # --- who signs ---
 
 
-def require_signers(required: KeyList, keys: Sequence[KeyPair], what: str) -> list[KeyPair]:
-    """The `keys`, which must be in the list and reach its threshold. `what` names the option to
-    give them with. Raises UsageError that says which keys are needed."""
+def require_signers(
+    required: KeyList, keys: Sequence[KeyPair], what: str, *, others_follow: bool = False
+) -> list[KeyPair]:
+    """The `keys`, which must be in the list and, unless `others_follow`, reach its threshold.
+    `what` names the option to give them with. Raises UsageError that says which are needed."""
     strangers = [key for key in keys if key.public_key not in required.keys]
-    if strangers or len(keys) < required.threshold:
+    if strangers or len(keys) < (1 if others_follow else required.threshold):
         raise UsageError(
             "these keys may not sign for the DID",
             expected=f"{what}: {required.threshold} of " + ", ".join(_texts(required.keys)),

@@ -22,6 +22,7 @@ from ledger.errors import InvalidInputError, UsageError
 from node import identity
 from node.checkpoint import TrustPoint, load_trust_point
 from node.cli_did import did
+from node.keys import save_key
 from tests.unit.genesis_fixture import document_of
 from tests.vectors.did_world import (
     EXP,
@@ -288,6 +289,83 @@ def test_swapped_keys_replace_those_that_go_away_and_no_others() -> None:
     assert count == 1
     assert swapped == {**identity.make_document([c, b])}
     assert identity.swap_keys(made, [c], [a]) == (made, 0)
+
+
+# --- signing in several places ---
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A create for two of three, signed by one of them."""
+    path = tmp_path / "operation.json"
+    path.write_bytes(
+        create_operation(
+            net=NET,
+            exp_height=EXP,
+            document=document(),
+            control=control("a", "b", "c", threshold=2, next_keys=key_list("n")),
+            recovery=[key_list("t")],
+            signers=[key("a")],
+        )
+    )
+    return path
+
+
+def sign(path: Path, *more: str) -> Result:
+    return CliRunner().invoke(did, ["sign", str(path), *more])
+
+
+def test_a_saved_operation_is_shown_and_signed_by_another(
+    world: World, saved: Path, tmp_path: Path
+) -> None:
+    operation = decode_operation(saved.read_bytes())
+    shown = sign(saved).output
+    for text in (NET, operation.did_text, "2 of 3: ", "committed to", "recovery 1", "doc.example"):
+        assert text in shown
+    assert decode_operation(saved.read_bytes()) == operation
+    assert world.run(saved.read_bytes()) == "did/malformed", "one of two"
+    save_key(tmp_path / "b.json", key("b"), None)
+    by = ("--by", str(tmp_path / "b.json"), "--json")
+    assert sign(saved, *by).exit_code == 1, "it asks, and nobody answers"
+    assert decode_operation(saved.read_bytes()) == operation
+    result = sign(saved, *by, "--yes")
+    assert len(json.loads(result.output)["signed_by"]) == 2
+    assert decode_operation(saved.read_bytes()).hash == operation.hash
+    assert world.run(saved.read_bytes()) == "ok"
+
+
+def test_an_operation_that_was_altered_on_its_way_is_not_signed(
+    saved: Path, tmp_path: Path
+) -> None:
+    save_key(tmp_path / "b.json", key("b"), None)
+    altered = saved.read_bytes().replace(b"doc.example", b"bad.example")
+    saved.write_bytes(altered)
+    result = sign(saved, "--by", str(tmp_path / "b.json"), "--yes")
+    assert isinstance(result.exception, InvalidInputError)
+    assert "bad signature" in str(result.exception)
+    assert saved.read_bytes() == altered
+
+
+def test_an_operation_has_room_for_eight_signatures(saved: Path, tmp_path: Path) -> None:
+    by = []
+    for name in "bcdefghi":
+        save_key(tmp_path / f"{name}.json", key(name), None)
+        by += ["--by", str(tmp_path / f"{name}.json")]
+    assert isinstance(sign(saved, *by, "--yes").exception, UsageError)
+    assert sign(saved, *by[2:], "--yes").exit_code == 0
+
+
+def test_signers_may_be_too_few_only_if_others_follow() -> None:
+    required = key_list("a", "b", "c", threshold=2)
+    assert identity.require_signers(required, [key("a")], "--control", others_follow=True)
+    for names in ("", "x", "ax"):
+        with pytest.raises(UsageError, match="may not sign"):
+            identity.require_signers(
+                required, [key(name) for name in names], "--control", others_follow=True
+            )
+
+
+# --- documents ---
 
 
 def test_services_are_added_replaced_and_removed() -> None:

@@ -20,7 +20,15 @@ from did.control import Control, KeyList
 from did.handler import WEIGHT_BASE
 from did.multikey import encode_multikey
 from did.operation import decode_operation
-from did.record import ControlState, Record, Status, control_key, document_key, record_key
+from did.record import (
+    DISPUTES_MAX,
+    ControlState,
+    Record,
+    Status,
+    control_key,
+    document_key,
+    record_key,
+)
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError
 from ledger.execution import TxFailure
@@ -372,6 +380,72 @@ def test_thief_at_the_daily_limit_does_not_stop_a_recovery(guarded: Owner) -> No
         assert guarded.run(guarded.update("a", recovery=TIERS)) == "ok"
     assert guarded.run(guarded.update("a", recovery=TIERS)) == "did/rate-day"
     assert guarded.run(guarded.recover("t0", back=4)) == "ok"
+
+
+# --- when the head is final ---
+
+
+def test_recovery_by_the_strongest_tier_is_final_at_once(guarded: Owner) -> None:
+    assert guarded.run(guarded.update("a", recovery=TIERS)) == "ok"
+    assert guarded.record().dispute_until_ms == guarded.world.time_ms + WINDOW_MS
+    assert guarded.run(guarded.recover("t0", back=1, recovery=TIERS)) == "ok"
+    assert guarded.record().dispute_until_ms == 0
+    assert guarded.run(guarded.update("new", ctl=control("a"), recovery=TIERS)) == "ok"
+    assert guarded.record().dispute_until_ms == guarded.world.time_ms + WINDOW_MS
+
+
+def test_recovery_by_a_weaker_tier_can_be_disputed_by_a_stronger_one(guarded: Owner) -> None:
+    assert guarded.run(guarded.recover("t1", "t1b", tier=1)) == "ok"
+    assert guarded.record().dispute_until_ms == guarded.world.time_ms + WINDOW_MS
+    assert guarded.run(guarded.recover("t0", back=1), step_ms=WINDOW_MS - 1) == "ok"
+
+
+def test_head_without_tiers_is_final_once_nothing_before_it_can_be_forked(guarded: Owner) -> None:
+    assert guarded.run(guarded.update("a")) == "ok"  # drops the tiers, which judge it none the less
+    until_ms = guarded.record().dispute_until_ms
+    assert until_ms == guarded.world.time_ms + WINDOW_MS
+    assert guarded.run(guarded.update("a"), step_ms=WINDOW_MS - 1) == "ok"
+    assert guarded.record().dispute_until_ms == until_ms
+    assert guarded.run(guarded.update("a")) == "ok"
+    assert guarded.record().dispute_until_ms == 0
+    assert guarded.control_state().disputes == ()
+
+
+@pytest.mark.parametrize("later_ms", [WINDOW_MS // 2, WINDOW_MS * 2])
+@pytest.mark.parametrize(("late_ms", "code"), [(-1, "ok"), (0, "did/window-closed")])
+def test_window_is_the_one_in_force_when_the_operation_came(
+    guarded: Owner, later_ms: int, late_ms: int, code: str
+) -> None:
+    world = guarded.world
+    assert guarded.run(guarded.deactivate("a")) == "ok"
+    until_ms = guarded.record().dispute_until_ms
+    world.set_params(ChainParams(dispute_window_ms=later_ms, did_ops_per_day_max=5))
+    step_ms = until_ms - world.time_ms + late_ms
+    assert guarded.run(guarded.recover("t0", back=1), step_ms=step_ms) == code
+    other = Owner(world, control("b"), recovery=TIERS).born()
+    assert other.run(other.deactivate("b")) == "ok"
+    assert other.record().dispute_until_ms == world.time_ms + later_ms
+    assert other.run(other.recover("t0", back=1), step_ms=later_ms + late_ms) == code
+
+
+def test_operation_in_a_shortened_window_goes_with_the_one_before_it(guarded: Owner) -> None:
+    world = guarded.world
+    assert guarded.run(guarded.update("a", recovery=TIERS)) == "ok"
+    world.set_params(ChainParams(dispute_window_ms=1, did_ops_per_day_max=5))
+    assert guarded.run(guarded.update("a", recovery=TIERS)) == "ok"
+    assert guarded.run(guarded.recover("t0", back=1)) == "did/window-closed"
+    assert guarded.run(guarded.recover("t0", back=2)) == "ok"
+
+
+def test_control_keys_leave_room_in_the_dispute_list_for_recoveries(world: World) -> None:
+    world.set_params(ChainParams(dispute_window_ms=DAY_MS, did_ops_per_day_max=10_000))
+    owner = Owner(world, control("a"), recovery=TIERS).born()
+    for _ in range(DISPUTES_MAX // 2):
+        assert owner.run(owner.update("a", recovery=TIERS)) == "ok"
+    assert owner.run(owner.update("a", recovery=TIERS)) == "did/rate-day"
+    assert owner.run(owner.recover("t1", "t1b", tier=1, back=1, recovery=TIERS)) == "ok"
+    assert owner.run(owner.recover("t0", back=DISPUTES_MAX // 2 + 1)) == "ok"
+    assert owner.run(owner.update("new")) == "ok"
 
 
 # --- authority ---

@@ -169,6 +169,10 @@ class World:
         """Execute one body in a block of its own."""
         return self.block([body], step_ms=step_ms)[0]
 
+    def set_params(self, params: ChainParams) -> None:
+        """Change the chain's parameters in a block of their own, as governance does."""
+        self._commit({PARAMS_KEY: params.encode()}, 1000)
+
     def view(self) -> WorldView:
         header = self.header()
         return WorldView(self.height, self.time_ms, finalize(header), self.tree, self.side)
