@@ -18,9 +18,6 @@ const HANDOFFS_MAX = 1024;
 export const FINALITY_PROOF_BYTES_MAX = 4 * 1024 * 1024;
 const FINALIZE = 3n;
 
-/** A skip that reaches too far; a shorter one may do. */
-export class TooLittleOverlap extends Invalid {}
-
 export const Verdict = Object.freeze({
   VALID: "valid",
   VALID_BUT_EXPIRED_TRUST: "valid-but-expired-trust",
@@ -138,7 +135,8 @@ export async function verifyFinalHeader(header, certificate, set, chainId, trust
   const signers = indexes.map((i) => set.validators[i]);
   if (trusted !== null) {
     const overlap = signers.reduce((sum, v) => sum + (trusted.powerByKey.get(toHex(v.publicKey)) ?? 0n), 0n);
-    if (3n * overlap <= trusted.totalPower) throw new TooLittleOverlap("too few of the trusted validators signed");
+    const tooFar = Object.assign(new Invalid("too few of the trusted validators signed"), { isTooFar: true });
+    if (3n * overlap <= trusted.totalPower) throw tooFar; // a shorter skip may do
   }
   const power = signers.reduce((sum, v) => sum + v.power, 0n);
   check(3n * power > 2n * set.totalPower, "certificate has no quorum");
@@ -187,15 +185,20 @@ export async function verifyFinality(proof, trusted, chainId) {
 // A trust point is {chainId, height, timeMs, validators: a decoded set, trustingPeriodMs,
 // headerHash?, clockDriftMaxMs?}: `validators` votes on the next height; height 0 is genesis.
 
+/** What `work` gives; WRONG if it finds bad data. */
+export async function guarded(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof Invalid)) throw error;
+    return { verdict: Verdict.WRONG, reason: error.message, header: null, record: null };
+  }
+}
+
 /** {verdict, reason, header} of a finality proof's wire bytes; empty or null is no answer. */
 export async function judge(data, trust, nowMs, maxAgeMs = null) {
   if (!data?.length) return { verdict: Verdict.CANNOT_TELL, reason: "there is no proof", header: null };
-  try {
-    return await judgeDecoded(await decodeFinalityProof(data), trust, nowMs, maxAgeMs);
-  } catch (error) {
-    if (!(error instanceof Invalid)) throw error;
-    return { verdict: Verdict.WRONG, reason: error.message, header: null };
-  }
+  return guarded(async () => judgeDecoded(await decodeFinalityProof(data), trust, nowMs, maxAgeMs));
 }
 
 /** As `judge`, for a proof that is well-formed. */
@@ -220,29 +223,22 @@ export async function judgeDecoded(proof, trust, nowMs, maxAgeMs = null) {
     if (error instanceof Invalid) return say(Verdict.WRONG, error.message);
     throw error;
   }
-  return judgeTimes(header, trust, nowMs, maxAgeMs, say);
+  if (maxAgeMs !== null && nowMs - header.timeMs > maxAgeMs) return say(Verdict.TOO_OLD, "the header is too old");
+  const isExpired = nowMs > trust.timeMs + trust.trustingPeriodMs;
+  return isExpired
+    ? say(Verdict.VALID_BUT_EXPIRED_TRUST, "the trust point is older than the trusting period") : say(Verdict.VALID);
 }
 
 /** The header of the next height must be the trusted one's successor: there is nothing to skip. */
-export function checkNext(header, trust) {
-  if (header.height !== trust.height + 1n) return;
-  check(!trust.headerHash?.length || equal(header.parentHash, trust.headerHash),
+export function checkNext({ height, parentHash, validatorsHash }, trust) {
+  const follows = !trust.headerHash?.length || equal(parentHash, trust.headerHash);
+  check(height !== trust.height + 1n || (follows && equal(validatorsHash, trust.validators.hash)),
     "the header does not follow the trusted one");
-  check(equal(header.validatorsHash, trust.validators.hash),
-    "the header names another set than the trusted one before it");
 }
 
 export function checkTimes(header, trust, nowMs) {
   check(header.timeMs > trust.timeMs, "the header is not later than the trust point");
   check(header.timeMs <= nowMs + (trust.clockDriftMaxMs ?? CLOCK_DRIFT_MAX_MS), "the header is from the future");
-}
-
-function judgeTimes(header, trust, nowMs, maxAgeMs, say) {
-  if (maxAgeMs !== null && nowMs - header.timeMs > maxAgeMs) return say(Verdict.TOO_OLD, "the header is too old");
-  if (nowMs > trust.timeMs + trust.trustingPeriodMs) {
-    return say(Verdict.VALID_BUT_EXPIRED_TRUST, "the trust point is older than the trusting period");
-  }
-  return say(Verdict.VALID);
 }
 
 // --- state ---

@@ -4,7 +4,7 @@ import {
   Invalid, check, concat, decode, encode, equal, fromBase64url, hashTagged, readArray, readBytes, readInt,
   utf8,
 } from "./codec.mjs";
-import { Verdict, joinFinality, judgeDecoded, verifyStateProof } from "./chain.mjs";
+import { Verdict, guarded, joinFinality, judgeDecoded, verifyStateProof } from "./chain.mjs";
 
 const PREFIX = "did:zynk:";
 const SHA2_256 = [0x12, 0x20];
@@ -143,15 +143,6 @@ export async function judgeResolution(answer, did, trust, nowMs, maxAgeMs = null
     check(canonicalJson(shown) === canonicalJson(expected), "answer says something that its proof does not show");
     return judged;
   });
-}
-
-export async function guarded(work) {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof Invalid)) throw error;
-    return { verdict: Verdict.WRONG, reason: error.message, header: null, record: null };
-  }
 }
 
 export function hasMembers(value, names) {

@@ -5,9 +5,9 @@
 import {
   check, decode, decodeUtf8, equal, fromBase64url, hashTagged, readArray, readBytes, readInt, sha256, utf8,
 } from "./codec.mjs";
-import { Verdict, verifyInclusion } from "./chain.mjs";
+import { Verdict, guarded, verifyInclusion } from "./chain.mjs";
 import {
-  canonicalJson, decodeDid, decodeMultibase, guarded, hasMembers, hashText, judgeProof, parseJson, timeText,
+  canonicalJson, decodeDid, decodeMultibase, hasMembers, hashText, judgeProof, parseJson, timeText,
 } from "./did.mjs";
 
 const ED25519 = [0xed, 0x01];

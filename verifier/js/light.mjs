@@ -5,7 +5,7 @@
 // `Bisection` the light block that it wants from any source: what it reaches need not be believed.
 
 import {
-  TooLittleOverlap, Verdict, checkNext, checkTimes, decodeFinalityProof, decodeValidatorSet, judge,
+  Verdict, checkNext, checkTimes, decodeFinalityProof, decodeValidatorSet, judge,
   readCertificate, readHeader, verifyFinalHeader, verifyHandoff,
 } from "./chain.mjs";
 import { Invalid, UnknownVersion, check, decode, equal, readArray, readBytes } from "./codec.mjs";
@@ -104,7 +104,7 @@ export class Bisection {
       try {
         await verifyStep(block, this.trust);
       } catch (error) {
-        if (error instanceof TooLittleOverlap) return false;
+        if (error.isTooFar) return false;
         throw error;
       }
       this.trust = advance(this.trust, this.#waiting.pop());

@@ -1,16 +1,16 @@
 // Audit receipts: is this content in the log that these validators made final? (audit/verify.py)
 
 import {
-  Invalid, check, compare, concat, decode, equal, readArray, readBytes, readInt, readList, sha256, toHex,
+  check, concat, decode, equal, readArray, readBytes, readInt, readList, sha256, toHex,
 } from "./codec.mjs";
-import { FINALITY_PROOF_BYTES_MAX, Verdict, judgeDecoded, readFinalityProof, verifyInclusion } from "./chain.mjs";
+import { FINALITY_PROOF_BYTES_MAX, guarded, judgeDecoded, readFinalityProof, verifyInclusion } from "./chain.mjs";
 
 const DIGEST_BYTES = { "1220": 32, "1340": 64, "1620": 32 }; // sha2-256, sha2-512, sha3-256
 
 /** {verdict, reason, header, anchor} of a receipt's wire bytes for a content's multihash. `salt`
  *  (32 B) opens a salted leaf; `stream` (32 B), if given, must be the leaf's. */
 export async function judgeReceipt(data, multihash, trust, nowMs, { salt = null, stream = null, maxAgeMs = null } = {}) {
-  try {
+  return guarded(async () => {
     const [tag, leafBytes, batch, anchorBytes, log, finality] =
       readArray(decode(data, FINALITY_PROOF_BYTES_MAX + 16 * 1024), 6, "receipt");
     check(tag === "audit-receipt/1", "receipt has another tag");
@@ -29,10 +29,7 @@ export async function judgeReceipt(data, multihash, trust, nowMs, { salt = null,
     check(anchor.height <= header.height && anchor.timeMs <= header.timeMs,
       "the anchor claims to be younger than the header that holds it");
     return { ...(await judgeDecoded(proof, trust, nowMs, maxAgeMs)), anchor };
-  } catch (error) {
-    if (!(error instanceof Invalid)) throw error;
-    return { verdict: Verdict.WRONG, reason: error.message, header: null, anchor: null };
-  }
+  });
 }
 
 function checkMultihash(multihash) {
@@ -70,10 +67,7 @@ function readPath(value, what) {
 
 async function checkContent(leaf, multihash, salt) {
   checkMultihash(multihash);
-  if (leaf.commitment === null) {
-    check(compare(leaf.multihash, multihash) === 0, "the receipt is for another content");
-    return;
-  }
+  if (leaf.commitment === null) return check(equal(leaf.multihash, multihash), "the receipt is for another content");
   check(salt?.length === 32, "the leaf is salted; its salt is needed to compare the content");
   const opened = await sha256(concat(salt, multihash.subarray(2)));
   check(equal(opened, leaf.commitment), "content and salt do not open the leaf's commitment");
