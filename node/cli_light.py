@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from ledger.light import Verdict
 from node.cli_output import json_option, run_async
 from node.config import LogSettings
 from node.light_api import LightApi
+from node.light_ask import Asker
 from node.light_follow import MAX_AGE_DEFAULT_MS, Follower
 from node.light_source import Endpoint
 from node.light_trust import TrustRoot, load_trust_root
@@ -21,6 +23,8 @@ from rpc.config import RpcConfig
 from rpc.server import RpcServer
 
 WITNESSES_MAX = 16
+PERIOD_CHECK_S = 600.0
+"""Between looks at the chain's unbonding time, which a vote can change."""
 
 
 @click.command()
@@ -101,6 +105,8 @@ async def _run(
             if judgement.verdict is Verdict.VALID:
                 break
         _say(follower, as_json)
+        asker, checked_at = Asker(follower), time.monotonic()
+        await asker.check_trusting_period()
         if once:
             return 0 if judgement.verdict is Verdict.VALID else 1
         if config is not None:
@@ -111,6 +117,9 @@ async def _run(
             await asyncio.sleep(interval_s)
             before = follower.trust.height, follower.last.verdict
             await follower.advance()
+            if time.monotonic() > checked_at + PERIOD_CHECK_S:
+                checked_at = time.monotonic()
+                await asker.check_trusting_period()
             if (follower.trust.height, follower.last.verdict) != before:
                 _say(follower, as_json)
     finally:

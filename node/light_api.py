@@ -119,7 +119,9 @@ class LightApi:
         async def work(source: Source) -> FinalityProof:
             reference = block.hex() if isinstance(block, bytes) else block
             answer = await source.call("chain_header", block=reference, trusted_height=trust.height)
-            proof = self._asker.judge(read_blob(answer, "finality"), is_newest=block is None)
+            proof = await self._asker.judge(
+                source, read_blob(answer, "finality"), is_newest=block is None
+            )
             if block not in (None, proof.header.height, proof.header.hash):
                 raise InvalidInputError("the answer is about another block")
             return proof
@@ -140,7 +142,9 @@ class LightApi:
             answer = await source.call(
                 "chain_validators", height=height, trusted_height=self._follower.trust.height
             )
-            proof = self._asker.judge(read_blob(answer, "finality"), is_newest=height is None)
+            proof = await self._asker.judge(
+                source, read_blob(answer, "finality"), is_newest=height is None
+            )
             validators = ValidatorSet.decode(read_blob(answer, "encoded"))
             if height not in (None, proof.header.height):
                 raise InvalidInputError("the answer is about another height")
@@ -251,7 +255,9 @@ class LightApi:
             )
             if query is not None:
                 _refuse_unanswered(answer)
-            self._asker.judge_did(split_proof(_shown_proof(answer))[0], is_newest=True)
+            await self._asker.judge_did(
+                source, split_proof(_shown_proof(answer))[0], is_newest=True
+            )
             verify_resolution(
                 answer,
                 did=did,
@@ -285,7 +291,7 @@ class LightApi:
                 now_ms=None,
             )
             finality = decode_finality(answer["proof"])
-            self._asker.judge_decoded(finality, is_newest=height is None)
+            await self._asker.judge_decoded(source, finality, is_newest=height is None)
             if height not in (None, finality.header.height):
                 raise InvalidInputError("the answer is about another height")
             assert len(verdicts) == len(dids)
@@ -301,7 +307,7 @@ class LightApi:
             answer = await source.call(
                 "did_proof", did=did, height=height, trusted_height=follower.trust.height
             )
-            self._asker.judge_did(answer.get("proof"), is_newest=height is None)
+            await self._asker.judge_did(source, answer.get("proof"), is_newest=height is None)
             header, record, _ = verify_proof(
                 answer.get("proof"),
                 did=did,
@@ -359,7 +365,7 @@ class LightApi:
                 trusted_height=follower.trust.height,
             )
             proof, page = answer.get("proof"), answer.get("operations")
-            self._asker.judge_did(proof, is_newest=True)
+            await self._asker.judge_did(source, proof, is_newest=True)
             _, record, _ = verify_proof(
                 proof,
                 did=did,
@@ -470,7 +476,7 @@ class LightApi:
             if compute_leaf_hash(receipt.leaf_bytes) != leaf:
                 raise InvalidInputError("the receipt is for another leaf")
             verify_membership(receipt)
-            self._asker.judge_decoded(receipt.finality, is_newest=False)
+            await self._asker.judge_decoded(source, receipt.finality, is_newest=False)
             return {
                 "leaf": leaf.hex(),
                 "height": receipt.anchor.height,

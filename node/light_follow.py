@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import structlog
 
 from consensus.fork_proof import FORK_PROOF_BYTES_MAX, ForkProof
 from ledger import codec
+from ledger.block import Header
 from ledger.errors import InvalidInputError, UsageError, ZynkError
 from ledger.finality import FINALITY_PROOF_BYTES_MAX, FinalityProof
 from ledger.light import (
@@ -48,6 +50,7 @@ ATTACK_TAG = "zynk-light-attack/2"
 ATTACK_BYTES_MAX = FORK_PROOF_BYTES_MAX + 2 * FINALITY_PROOF_BYTES_MAX + 1024 * 1024
 WITNESS_TRIES = 6
 WITNESS_WAIT_S = 0.5
+CONFIRMED_MAX = 64
 FORK_TIMEOUT_S = 120.0
 MAX_AGE_DEFAULT_MS = 60_000
 
@@ -101,6 +104,8 @@ class Follower:
         self.now_ms = now_ms
         self.health = {source.url: Health() for source in sources}
         self.last = Judgement(verdict=Verdict.CANNOT_TELL, reason="nothing was asked yet")
+        self.attack: AttackFound | None = None
+        self._confirmed: OrderedDict[bytes, None] = OrderedDict()
         self._trust: TrustPoint | None = None
 
     @property
@@ -110,8 +115,15 @@ class Follower:
         return self._trust
 
     async def start(self) -> None:
-        """Take up the kept trust, or begin at the root. Raises UsageError, or if the trust
-        point's header can't be fetched what the endpoint raised."""
+        """Take up the kept trust, or begin at the root. Raises UsageError, also if an attack was
+        found before, or if the trust point's header can't be fetched what the endpoint raised."""
+        found = next(iter(sorted(self.folder.glob(ATTACK_FILE.format(height="*")))), None)
+        if found is not None:
+            raise UsageError(
+                "an attack was found here before: which chain is the true one is for people to say",
+                expected=f"a trust file that you checked, and {found} moved away",
+                got=str(found),
+            )
         trust = load_trust(self.folder / STATE_FILE, self.root)
         if trust is None:
             trust = trust_header(
@@ -130,6 +142,8 @@ class Follower:
 
     async def advance(self) -> Judgement:
         """One round; what became of it. Raises as `run`."""
+        if self.attack is not None:
+            raise self.attack
         trust = self.trust
         if trust.is_expired(self.now_ms()):
             raise UsageError(
@@ -140,7 +154,7 @@ class Follower:
         primary = self.sources[0]
         reached = await self._reach(primary)
         if isinstance(reached, Reached):
-            self.last = await self._ask_witnesses(reached)
+            self.last = await self._ask_witnesses(primary, reached)
             if self.last.verdict is Verdict.VALID:
                 self._trust = reached.trust
                 save_trust(self.folder / STATE_FILE, self.root, reached.trust)
@@ -177,25 +191,43 @@ class Follower:
             step = step.on_block(data, now_ms=self.now_ms())
         return step
 
-    async def _ask_witnesses(self, reached: Reached) -> Judgement:
-        """VALID if the head may move. Raises AttackFound."""
+    async def confirm(self, source: Source, proof: FinalityProof, trust: TrustPoint) -> Judgement:
+        """VALID if a header that `source` proved from `trust`, lately the verified head, may be
+        relied on: it is the head, or another endpoint has it too, or there is no other. Raises
+        AttackFound."""
+        others = [other for other in self.sources if other is not source]
+        header = proof.header
+        confirmed = Judgement(verdict=Verdict.VALID, reason="", header=header)
+        if header.hash == trust.header_hash or header.hash in self._confirmed or not others:
+            return confirmed
+        for witness in others:
+            judgement = await self._ask_witness(source, witness, proof, trust)
+            self.note(witness, judgement)
+            if judgement.verdict is Verdict.VALID:
+                self._confirmed[header.hash] = None
+                if len(self._confirmed) > CONFIRMED_MAX:
+                    self._confirmed.popitem(last=False)
+                return confirmed
+        return _unconfirmed(header)
+
+    async def _ask_witnesses(self, primary: Source, reached: Reached) -> Judgement:
+        """VALID if the head may move: every witness is asked. Raises AttackFound."""
         verdicts = []
-        for witness in self.sources[1:]:
-            judgement = await self._ask_witness(witness, reached)
+        for witness in [other for other in self.sources if other is not primary]:
+            judgement = await self._ask_witness(primary, witness, reached.proof, self.trust)
             self.note(witness, judgement)
             verdicts.append(judgement.verdict)
         if verdicts and Verdict.VALID not in verdicts:
-            height = reached.trust.height
-            return Judgement(
-                verdict=Verdict.CANNOT_TELL, reason=f"no witness confirmed height {height}"
-            )
+            return _unconfirmed(reached.proof.header)
         return Judgement(verdict=Verdict.VALID, reason="", header=reached.proof.header)
 
-    async def _ask_witness(self, witness: Source, reached: Reached) -> Judgement:
-        height = reached.trust.height
+    async def _ask_witness(
+        self, source: Source, witness: Source, proof: FinalityProof, trust: TrustPoint
+    ) -> Judgement:
+        height = proof.header.height
         for tries_left in range(WITNESS_TRIES, 0, -1):
             try:
-                answer = await witness.finality(height, self.trust.height)
+                answer = await witness.finality(height, trust.height)
             except (RpcConnectionError, InvalidInputError) as error:
                 return judgement_of(error)
             except RpcError as error:  # most often it is a block behind
@@ -203,13 +235,14 @@ class Follower:
                     return judgement_of(error)
                 await asyncio.sleep(self._witness_wait_s)
                 continue
-            found = compare(reached.proof, answer, self.trust, now_ms=self.now_ms())
+            found = compare(proof, answer, trust, now_ms=self.now_ms())
             if isinstance(found, Attack):
-                raise await self._write_attack(found, witness)
+                self.attack = await self._write_attack(found, source, witness)
+                raise self.attack
             return found
         raise AssertionError("the last try returns")
 
-    async def _write_attack(self, attack: Attack, witness: Source) -> AttackFound:
+    async def _write_attack(self, attack: Attack, source: Source, witness: Source) -> AttackFound:
         """At once what is known, then with the fork proof, for which both are asked again."""
         height = attack.first.header.height
         path = self.folder / ATTACK_FILE.format(height=height)
@@ -217,9 +250,7 @@ class Follower:
         log.error("attack found", height=height, path=str(path))
         try:
             async with asyncio.timeout(FORK_TIMEOUT_S):
-                fork_proof = await find_fork(
-                    attack, (self.sources[0], witness), self.root, self.now_ms()
-                )
+                fork_proof = await find_fork(attack, (source, witness), self.root, self.now_ms())
         except (RpcConnectionError, RpcError, InvalidInputError, TimeoutError) as error:
             why = str(error) or "the endpoints do not answer"
             log.error("no fork proof", reason=why)
@@ -235,6 +266,12 @@ class Follower:
             health.faults += 1
             health.last_fault = judgement.reason
             log.warning("endpoint at fault", url=source.url, reason=judgement.reason)
+
+
+def _unconfirmed(header: Header) -> Judgement:
+    return Judgement(
+        verdict=Verdict.CANNOT_TELL, reason=f"no witness confirmed height {header.height}"
+    )
 
 
 def judgement_of(error: ZynkError) -> Judgement:
