@@ -44,13 +44,21 @@ HISTORY_PROOF_TYPE = "ZynkHistoryProof1"
 HISTORY_PAGE_MAX = 100
 
 
-def resolve(view: ProvenView, did: str, query: VersionQuery | None = None) -> dict[str, Any]:
+def resolve(
+    view: ProvenView, did: str, query: VersionQuery | None = None, *, is_proven: bool = True
+) -> dict[str, Any]:
     """The DID resolution result, JSON-ready. Never raises for any `did` or `query`; an unknown,
-    malformed or foreign one gives an error object. `query` None: the newest version."""
+    malformed or foreign one gives an error object. `query` None: the newest version; only where it
+    has a document it comes without its proof if `is_proven` is False."""
     malformed = find_malformed(did)
     if malformed is not None:
         return malformed
-    record_bytes, state_proof = view.prove(record_key(decode_did(did)))
+    key = record_key(decode_did(did))
+    if query is None and not is_proven and (found := view.get(key)) is not None:
+        active = Record.decode(found)
+        if active.status is Status.ACTIVE:
+            return head_result(view, active)
+    record_bytes, state_proof = view.prove(key)
     proof_object = _proof_object(view, record_bytes, state_proof)
     if record_bytes is None:
         return with_proof(not_found_result(did), proof_object)

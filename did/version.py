@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from did import strict_json
@@ -165,4 +166,9 @@ def format_time(time_ms: int) -> str:
     the year 9999."""
     if time_ms > TIME_MS_MAX:
         raise InvalidInputError("time is past the year 9999", got=str(time_ms))
-    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _format_second(time_ms // 1000)
+
+
+@lru_cache(maxsize=4096)
+def _format_second(time_s: int) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

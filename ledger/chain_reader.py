@@ -34,6 +34,8 @@ from ledger.validator_rows import (
 )
 from ledger.validator_set import ValidatorSet
 
+TIP_FINALITY_MAX = 64
+
 
 class ChainReader:
     """See the module docstring."""
@@ -46,6 +48,7 @@ class ChainReader:
         self._consensus = ConsensusRows(store)
         self._recent_results: dict[int, list[TxResult]] = {}
         self._handoffs = Handoffs(self)
+        self._tip_finality: dict[int, FinalityProof] = {}  # by trusted height
         self.height = block_rows.read_height(store) or 0
         self.head: Header | None = None
         self.head_certificate: Certificate | None = None
@@ -195,12 +198,23 @@ class ChainReader:
                 got=str(trusted_height),
                 retry=height == self.height,
             )
-        if height == self.height and self.head and self.head_certificate:
-            header, certificate = self.head, self.head_certificate
-        else:
-            header, certificate = self.header(height), self.certificate(height)
-        handoffs = self._handoffs.find(trusted_height, height)
-        return FinalityProof(header=header, certificate=certificate, handoffs=handoffs)
+        if height != self.height or not self.head or not self.head_certificate:
+            return FinalityProof(
+                header=self.header(height),
+                certificate=self.certificate(height),
+                handoffs=self._handoffs.find(trusted_height, height),
+            )
+        known = self._tip_finality.get(trusted_height)
+        if known is None or known.header is not self.head:
+            known = FinalityProof(
+                header=self.head,
+                certificate=self.head_certificate,
+                handoffs=self._handoffs.find(trusted_height, height),
+            )
+            if len(self._tip_finality) == TIP_FINALITY_MAX:
+                self._tip_finality.clear()
+            self._tip_finality[trusted_height] = known
+        return known
 
     def handoffs_to(self, height: int) -> tuple[Handoff, ...]:
         """The steps from the genesis set to the one that votes on `height`, which may be the next

@@ -293,12 +293,13 @@ class Api:
         version_time: str | None,
         trusted_height: int = 0,
         as_of_height: int | None = None,
+        proof: bool = True,
     ) -> JsonObject:
         try:
             query = read_version_query(version_id, version_time, as_of_height)
         except ResolutionError as error:
             return resolver.error_result(error.code, error.message)
-        return resolver.resolve(self._view(None, trusted_height), did, query)
+        return resolver.resolve(self._view(None, trusted_height), did, query, is_proven=proof)
 
     async def did_resolve_batch(
         self, dids: Sequence[str], height: int | None, trusted_height: int = 0

@@ -229,6 +229,7 @@ class LightApi:
         version_time: str | None,
         trusted_height: int = 0,
         as_of_height: int | None = None,
+        proof: bool = True,
     ) -> JsonObject:
         self._check_caller(trusted_height)
         try:

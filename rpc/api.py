@@ -111,9 +111,11 @@ class NodeApi(Protocol):
         version_time: str | None,
         trusted_height: int = 0,
         as_of_height: int | None = None,
+        proof: bool = True,
     ) -> JsonObject:
         """A DID resolution result. A DID or version that is unknown or malformed is not raised: it
-        is `didResolutionMetadata.error` (`did.resolution_error`)."""
+        is `didResolutionMetadata.error` (`did.resolution_error`). Without `proof` the newest
+        version comes without one."""
 
     async def did_resolve_batch(
         self, dids: Sequence[str], height: int | None, trusted_height: int = 0

@@ -11,6 +11,7 @@ from rpc.api import NodeApi, Wait
 from rpc.errors import RpcCode, as_rpc_error
 from rpc.params import (
     BLOCK_REF,
+    BOOLEAN,
     HEIGHT,
     HEX32,
     Param,
@@ -299,6 +300,12 @@ _DID_METHODS = (
                 name="as_of_height",
                 kind=HEIGHT,
                 description="The history as it was known at this height.",
+            ),
+            Param(
+                name="proof",
+                kind=BOOLEAN,
+                description="false: leave out the proof that the newest version comes with.",
+                default=True,
             ),
         ),
         cost_by_param={"version_id": 10, "version_time": 10, "as_of_height": 10},

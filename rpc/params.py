@@ -121,6 +121,15 @@ def text(chars_max: int, *, pattern: str | None = None, what: str = "text") -> P
     return ParamKind(schema, decode)
 
 
+def _decode_boolean(value: object) -> bool:
+    if type(value) is bool:
+        return value
+    raise _WrongValueError("true or false", describe(value))
+
+
+BOOLEAN = ParamKind({"type": "boolean"}, _decode_boolean)
+
+
 def choice(*words: str) -> ParamKind:
     """One of the given words."""
     allowed = frozenset(words)

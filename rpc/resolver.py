@@ -103,7 +103,8 @@ async def answer_resolver(
                 "REPRESENTATION_NOT_SUPPORTED",
                 "Accept takes none of " + ", ".join(media_type.text for media_type in offered),
             )
-        result = await _resolve(dispatcher, caller, url.did, options)
+        is_bare = chosen in DOCUMENTS or chosen == URI_LIST
+        result = await _resolve(dispatcher, caller, url.did, options, is_proven=not is_bare)
     except ResolutionError as error:
         return _answer_error(chosen, error_result(error.code, error.message))
     except RpcError as error:
@@ -158,7 +159,7 @@ def _read_body(body: bytes) -> dict[str, object]:
 
 
 async def _resolve(
-    dispatcher: Dispatcher, caller: Caller, did: str, options: Options
+    dispatcher: Dispatcher, caller: Caller, did: str, options: Options, *, is_proven: bool
 ) -> dict[str, Any]:
     """The resolution result. Raises RpcError."""
     params: dict[str, object] = {
@@ -167,6 +168,7 @@ async def _resolve(
         "version_time": options.version_time,
         "trusted_height": options.trusted_height,
         "as_of_height": options.as_of_height,
+        "proof": None if is_proven else False,
     }
     given = {name: value for name, value in params.items() if value is not None}
     result = await dispatcher.invoke("did_resolve", given, caller)

@@ -50,6 +50,7 @@ class Resolver(FakeNodeApi):
         version_time: str | None,
         trusted_height: int = 0,
         as_of_height: int | None = None,
+        proof: bool = True,
     ) -> JsonObject:
         if self.failure is not None:
             raise self.failure
@@ -58,7 +59,7 @@ class Resolver(FakeNodeApi):
             query = read_version_query(version_id, version_time, as_of_height)
         except ResolutionError as error:
             return resolver.error_result(error.code, error.message)
-        return resolver.resolve(self.past.world.view(), did, query)
+        return resolver.resolve(self.past.world.view(), did, query, is_proven=proof)
 
 
 def _make_past() -> History:

@@ -136,6 +136,16 @@ def test_unknown_did_is_proven_absent(place: Resolved) -> None:
     assert place.verify(answer, STRANGER).outcome is Outcome.NOT_FOUND
 
 
+def test_only_a_document_is_shown_without_its_proof(place: Resolved) -> None:
+    whole = resolver.resolve(place.view, place.active.did_text)
+    del whole["didDocumentMetadata"]["proof"]
+    assert resolver.resolve(place.view, place.active.did_text, is_proven=False) == whole
+    for did in (place.gone.did_text, STRANGER):
+        shown = resolver.resolve(place.view, did, is_proven=False)
+        assert shown == resolver.resolve(place.view, did)
+        place.verify(shown, did)
+
+
 @pytest.mark.parametrize(
     ("did", "code"),
     [

@@ -170,6 +170,7 @@ class FakeNodeApi:
         version_time: str | None,
         trusted_height: int = 0,
         as_of_height: int | None = None,
+        proof: bool = True,
     ) -> JsonObject:
         code = {"did:zynk:none": "NOT_FOUND", "nonsense": "INVALID_DID"}.get(did)
         if code:
@@ -318,7 +319,7 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "dids": ["did:zynk:z1"],
     "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
-    "as_of_height": 3, "after": "3-0", "cursor": 1,
+    "as_of_height": 3, "after": "3-0", "cursor": 1, "proof": True,
     "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
     "operator": H, "validator": H, "proposal": 1,
     "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
