@@ -1,9 +1,9 @@
-"""Evidence in blocks: judged from state alone, punished once.
+"""Evidence in blocks: judged from state alone, each validator punished once.
 
 A block carries `Evidence` wire bytes (consensus.evidence). Each must be true (both signatures), of
 a consensus key that a validator held at that height, not older than `evidence_window_ms`, and about
-a validator that was not slashed for a double sign before: evidence that changes nothing makes a
-block invalid, so that nobody can fill blocks with it.
+a validator that was not slashed for a double sign before, or only for later ones: evidence that
+changes nothing makes a block invalid, so that nobody can fill blocks with it.
 
 The age of a height is taken from the block time at every `EPOCH_HEIGHTS`th height, rounded to the
 young side: an offence may be judged some heights too late, never refused too early.
@@ -64,7 +64,7 @@ def judge_evidence(
             "evidence is about nobody who was a validator then", got=evidence.signer.hex()
         )
     record = read_validator(state, place.operator)
-    if record is None or record.slash is not None:
+    if record is None or not record.answers_more_for(offence_height):
         raise InvalidInputError("the offender was punished before", got=evidence.signer.hex())
     made_ms = latest_time_ms(state, offence_height)
     if made_ms is not None and time_ms - made_ms > params.evidence_window_ms:

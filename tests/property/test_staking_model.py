@@ -78,7 +78,9 @@ KINDS = {
     "unjail": 6,
     "retire": 2,
 }
-STATES = {"bonded", "jailed", "retired", "unbonding", "hop", "hop, then unbonding"}
+LEFT_STATES = ("unbonding", "hop", "hop, then unbonding")
+STATES = {"bonded", "jailed", "retired", *LEFT_STATES}
+STATES |= {f"{state}, by later evidence" for state in LEFT_STATES}
 # All but `overflow`, which takes 2^64 shares: a unit test has it.
 CODES = (
     "no-validator",
@@ -122,6 +124,7 @@ class Episode:
         balances = dict.fromkeys(range(ACCOUNTS), BALANCE)
         self.twin = Twin(self.params, bonds, balances, START_MS)
         self.next_key = 100
+        self.decoyed: tuple[int, int] | None = None
         self.owners = {key_of(CONSENSUS, number).public_key: number for number in range(4)}
         self.codes: Counter[str] = Counter()
         self.messages = 0
@@ -144,11 +147,11 @@ class Episode:
         """Before the block, as evidence and liveness would."""
         rng, twin = self.rng, self.twin
         if rng.random() < 0.12:
-            operator = self.some_offender()
-            offence = max(0, twin.height - rng.choice([0, 1, 2, 3, 5, 10]))
-            if twin.validators[operator].slash is None:
+            operator, left = self.decoyed or self.some_offender()
+            self.decoyed = (operator, left) if rng.random() < 0.4 else None
+            offence = max(0, left + rng.choice([5, 3, 2] if self.decoyed else [1, 1, 0, -2, -5]))
+            if twin.slash_double_sign(operator, offence):
                 slash_double_sign(context, account(operator), offence)
-                twin.slash_double_sign(operator, offence)
             else:
                 with pytest.raises(InvalidInputError):
                     slash_double_sign(context, account(operator), offence)
@@ -157,13 +160,16 @@ class Episode:
             slash_downtime(context, account(operator))
             twin.slash_downtime(operator)
 
-    def some_offender(self) -> int:
-        """Mostly one for which stake that has left still answers."""
+    def some_offender(self) -> tuple[int, int]:
+        """Mostly one for which stake that has left still answers, and when it left."""
         twin = self.twin
         lots = [lot for v in twin.validators.values() for own in v.lots.values() for lot in own]
-        left = [lot.source for lot in lots if lot.source >= 0]
-        left += [entry.via.source for entry in twin.leaving if entry.via is not None]
-        return self.rng.choice(left if left and self.rng.random() < 0.6 else list(twin.validators))
+        lots += [entry.via for entry in twin.leaving if entry.via is not None]
+        left = [(lot.source, lot.height) for lot in lots if lot.source >= 0]
+        left += [(entry.operator, entry.height) for entry in twin.leaving]
+        if left and self.rng.random() < 0.6:
+            return self.rng.choice(left)
+        return self.rng.choice(list(twin.validators)), twin.height
 
     def message(self) -> None:
         rng, twin = self.rng, self.twin
@@ -446,7 +452,7 @@ class Episode:
         expected = {}
         for number, validator in twin.validators.items():
             own, least = validator.value(number), self.params.self_bond_min
-            out = validator.slash is not None or validator.jailed_until or validator.retired
+            out = bool(validator.offences) or validator.jailed_until or validator.retired
             power = world.validator(number).tokens // POWER_UNIT
             if out or power < 1 or number not in validator.lots:
                 continue
