@@ -41,10 +41,12 @@ from tests.unit.chain_fixture import (
     advance,
     build,
     certify,
+    key_of,
     open_chain,
     transfer,
 )
 from tests.unit.node_fixture import FakeLink
+from tests.unit.test_accountability import evidence
 from tests.unit.virtual_time import run_virtual
 
 MESSAGE = Status(height=1, view=1, need=())
@@ -114,11 +116,12 @@ class World:
             topic="tx/test",
             on_pending=lambda: None,
         )
+        self.evidence = EvidencePool(self.chain, self.store, lambda *_: None)
         self.driver = ConsensusDriver(
             chain=self.chain,
             core=cast(Core, self.core),
             make_facts=lambda _: self.chain.plain_facts(PROPOSER),
-            evidence=EvidencePool(self.chain, self.store, lambda *_: None),
+            evidence=self.evidence,
             guard=self.guard,
             link=cast(P2PLink, self.link),
             txpool=self.pool,
@@ -331,6 +334,22 @@ def test_a_final_block_that_breaks_our_rules_stops_the_driver(tmp_path: Path) ->
         world.perform(fx.Finalise(block=bad, certificate=certify(bad)), SEND)
         assert_stopped(world, "breaks our rules")
         assert world.chain.height == 0
+
+    run(tmp_path, test)
+
+
+def test_evidence_goes_to_the_pool_and_false_evidence_is_the_senders_fault(
+    tmp_path: Path,
+) -> None:
+    async def test(world: World) -> None:
+        tag = bytes([wire.TAG_EVIDENCE])
+        world.driver.on_message("a", tag + evidence(height=1).encode())
+        assert len(world.evidence) == 1
+        world.driver.on_message("a", tag + evidence(height=2**60, key=key_of(3)).encode())
+        for data in (b"", evidence(height=1, key=key_of(3)).encode()):
+            with pytest.raises(InvalidInputError):
+                world.driver.on_message("a", tag + data)
+        assert len(world.evidence) == 1
 
     run(tmp_path, test)
 
