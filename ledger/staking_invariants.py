@@ -19,6 +19,7 @@ from ledger.staking_rewards import read_distribution
 from ledger.staking_rows import (
     CANDIDATES_MAX,
     DELEGATION_PREFIX,
+    OPEN_ENTRIES_PREFIX,
     UNBONDING_PREFIX,
     VALIDATOR_KEY_PREFIX,
     VALIDATOR_PREFIX,
@@ -27,6 +28,7 @@ from ledger.staking_rows import (
     KeyOwner,
     UnbondingEntry,
     decode_key_owner,
+    decode_open_entries,
     read_candidates,
 )
 from ledger.staking_unbonding import read_queue
@@ -127,6 +129,12 @@ def _check_queue(state: StateRows, validators: dict[bytes, ValidatorRecord]) -> 
     }
     head, tail = read_queue(state)
     _equal("the queue has no gap", sorted(entries), list(range(head, tail)))
+    counted: dict[bytes, int] = {}
+    for entry in entries.values():
+        pair = entry.operator + entry.delegator
+        counted[pair] = counted.get(pair, 0) + 1
+    noted = {key: decode_open_entries(row) for key, row in _rows(state, OPEN_ENTRIES_PREFIX)}
+    _equal("open entries by stake", noted, counted)
     amount = sum(entry.amount for entry in entries.values())
     _equal("pool/unbonding and the queue", read_amount(state, UNBONDING_KEY), amount)
     for entry in entries.values():

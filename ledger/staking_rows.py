@@ -6,6 +6,7 @@
     delegation | operator delegator         Delegation
     unbonding-queue | empty                 [head, tail]: the entries head .. tail - 1 wait
     unbonding | seq u64 BE                  UnbondingEntry
+    unbonding-open | operator delegator     how many of its entries wait, if any does
 
 Each is a canonical array; `encode` and `decode` are inverses, `decode` raises InvalidInputError and
 nothing else. Amounts are uzynk (u64), times are block times in ms.
@@ -61,6 +62,7 @@ VALIDATOR_PREFIX = state_key("validator", b"")
 VALIDATOR_KEY_PREFIX = state_key("validator-key", b"")
 DELEGATION_PREFIX = state_key("delegation", b"")
 UNBONDING_PREFIX = state_key("unbonding", b"")
+OPEN_ENTRIES_PREFIX = state_key("unbonding-open", b"")
 
 
 def validator_key(operator: bytes) -> bytes:
@@ -81,6 +83,11 @@ def delegation_key(operator: bytes, delegator: bytes) -> bytes:
 def unbonding_key(seq: int) -> bytes:
     """State key of an entry of the unbonding queue."""
     return UNBONDING_PREFIX + seq.to_bytes(8, "big")
+
+
+def open_entries_key(operator: bytes, delegator: bytes) -> bytes:
+    """State key of the number of `delegator`'s unbonding entries that left `operator`."""
+    return OPEN_ENTRIES_PREFIX + operator + delegator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +254,11 @@ def decode_candidates(data: bytes) -> list[Candidate]:
         codec.read_bytes(key, "consensus key", length=KEY_BYTES)
         found.append(Candidate(operator, key, codec.read_int(power, "power", TOTAL_POWER_MAX)))
     return found
+
+
+def decode_open_entries(data: bytes) -> int:
+    """A number of open entries. Raises InvalidInputError."""
+    return codec.read_int(codec.decode(data, bytes_max=SMALL_ROW_BYTES_MAX), "open entries")
 
 
 def encode_key_owner(owner: KeyOwner) -> bytes:

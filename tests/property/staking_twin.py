@@ -53,6 +53,8 @@ class Leaving:
     via: Lot | None = None
     ghost: Fraction = ZERO
     paid: set[int] = field(default_factory=set)
+    is_entry: bool = True
+    """False for less than 1 uzynk, which does not wait."""
 
 
 @dataclass

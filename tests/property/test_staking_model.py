@@ -81,7 +81,7 @@ KINDS = {
 LEFT_STATES = ("unbonding", "hop", "hop, then unbonding")
 STATES = {"bonded", "jailed", "retired", *LEFT_STATES}
 STATES |= {f"{state}, by later evidence" for state in LEFT_STATES}
-# All but `overflow`, which takes 2^64 shares: a unit test has it.
+# All but `overflow`, which takes 2^64 shares, and `queue-full`: unit tests have them.
 CODES = (
     "no-validator",
     "exists",
@@ -98,6 +98,7 @@ CODES = (
     "too-few-shares",
     "hop-open",
     "too-many-hops",
+    "too-many-entries",
     "worthless",
 )
 
@@ -243,11 +244,16 @@ class Episode:
         shares = self.some_shares(sum(sizes))
         if not code and shares > sum(sizes):
             code = "stake/too-few-shares"
+        amounts = self.amounts(operator, payer, sizes, shares) if not code else []
+        waiting = [e for e in twin.leaving if (e.operator, e.delegator) == (operator, payer)]
+        if sum(e.is_entry for e in waiting) + sum(n > 0 for n in amounts) > HOPS_MAX + 1:
+            code = "stake/too-many-entries"
         if not code:
             twin.touch(operator, payer)
             validator = twin.validators[operator]
             doubt = validator.err + 3
-            for value, lot in twin.take(operator, payer, sizes, shares):
+            parts = twin.take(operator, payer, sizes, shares)
+            for (value, lot), amount in zip(parts, amounts, strict=True):
                 twin.leaving.append(
                     Leaving(
                         payer,
@@ -257,9 +263,22 @@ class Episode:
                         twin.time_ms + self.params.unbonding_ms,
                         doubt,
                         via=lot if lot.source >= 0 else None,
+                        is_entry=amount > 0,
                     )
                 )
         return AmountBody(operator=account(operator), amount=shares).encode(), code
+
+    def amounts(self, operator: int, payer: int, sizes: list[int], shares: int) -> list[int]:
+        """Whole uzynk for each part of `shares`: the price rises a little with each."""
+        record = self.peek(operator, payer)[0].record
+        tokens, total = record.tokens, record.shares
+        found = []
+        for size in sizes:
+            part = min(size, shares)
+            if part:
+                found.append(part * tokens // total)
+                shares, total, tokens = shares - part, total - part, tokens - found[-1]
+        return found
 
     def sizes(self, operator: int, delegator: int) -> tuple[list[int], str]:
         """Shares of each lot (the free one first), or why there are none."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from ledger import codec
+from ledger.block import EVIDENCE_MAX
 from ledger.genesis_state import SUPPLY_KEY
+from ledger.governance_rows import OPEN_MAX
 from ledger.pools import REWARDS_KEY, UNBONDING_KEY, read_amount
 from ledger.staking_candidates import order_candidates, touch
 from ledger.staking_messages import CONSENSUS, VRF
@@ -13,20 +15,23 @@ from ledger.staking_record import vrf_key_at
 from ledger.staking_rewards import YEAR_MS, compute_inflation_ppm
 from ledger.staking_rows import (
     CANDIDATES_MAX,
+    HOPS_MAX,
     Candidate,
     KeyOwner,
     read_candidates,
     read_consensus_key,
 )
-from ledger.staking_unbonding import RELEASED_MAX, read_queue
+from ledger.staking_unbonding import ADDED_MAX, ENTRIES_MAX, RELEASED_MAX, read_queue
+from ledger.tx_result import EVENTS_MAX
 from ledger.validator_rows import LAST_KEY, NEXT_KEY, SET_KEY
-from ledger.validator_set import ValidatorSet
+from ledger.validator_set import VALIDATORS_MAX, ValidatorSet
 from tests.unit.staking_txs import (
     create,
     delegate,
     downtime,
     keys,
     new_key,
+    redelegate,
     retire,
     settle,
     undelegate,
@@ -225,20 +230,85 @@ def test_the_supply_does_not_pass_u64() -> None:
 # --- unbonding ---
 
 
-def test_unbonding_is_paid_when_due_and_256_a_block() -> None:
+def crowd(count: int) -> list[tuple[int, int]]:
+    """(delegator, validator) of stakes, all different."""
+    return [(4 + at // 4, at % 4) for at in range(count)]
+
+
+def undelegating(count: int) -> World:
+    """A block takes in `count` entries of as many stakes, and all there is room for if more."""
+    world = World(accounts=5 + count // 4)
+    stakes = crowd(count)
+    world.block(*(delegate(who, whose, 10**6) for who, whose in stakes))
+    codes = world.block(*(undelegate(who, whose, 1000) for who, whose in stakes))
+    assert codes == [""] * min(count, ADDED_MAX) + ["stake/queue-full"] * (count - ADDED_MAX)
+    return world
+
+
+def test_unbonding_is_paid_when_due_one_event_an_account() -> None:
     world = World()
-    world.block(delegate(5, 0, 10**6))
-    count = RELEASED_MAX + 3
-    world.block(*(undelegate(5, 0, 1 + i) for i in range(count)))
-    assert read_queue(world.state) == (0, count)
+    world.block(delegate(5, 0, 10**6), delegate(5, 1, 10**6), delegate(6, 0, 10**6))
+    world.block(undelegate(5, 0, 3), undelegate(6, 0, 4), undelegate(5, 1, 5))
     world.block(step_ms=PARAMS.unbonding_ms - 1)
-    assert read_queue(world.state) == (0, count)
+    assert read_queue(world.state) == (0, 3)
     world.block(step_ms=1)
-    assert read_queue(world.state) == (RELEASED_MAX, count)
-    world.block()
-    assert read_queue(world.state) == (count, count)
+    assert read_queue(world.state) == (3, 3)
     assert read_amount(world.state, UNBONDING_KEY) == 0
-    assert world.account(5).balance == BALANCE - 10**6 + count * (count + 1) // 2
+    assert world.account(5).balance == BALANCE - 2 * 10**6 + 8
+    assert world.account(6).balance == BALANCE - 10**6 + 4
+    told = [dict(e.attributes) for e in world.context.events if e.type == "stake.released"]
+    assert [(t["amount"], t["burned"]) for t in told] == [("8", "0"), ("4", "0")]
+
+
+def test_a_stake_has_eight_open_entries_at_most() -> None:
+    world = World()
+    world.block(delegate(5, 0, 10**6), delegate(5, 1, 10**6), delegate(6, 0, 10**6))
+    world.block(*(undelegate(5, 0, 1) for _ in range(5)))
+    codes = world.block(*(undelegate(5, 0, 1) for _ in range(4)))
+    assert codes == ["", "", "", "stake/too-many-entries"]
+    assert world.delegation(0, 5).shares == 10**6 - 8, "what failed took nothing"
+    assert world.block(undelegate(5, 1, 1), undelegate(6, 0, 1)) == ["", ""], "of others, yes"
+    world.block(step_ms=PARAMS.unbonding_ms - 1500)
+    assert world.block(undelegate(5, 0, 1)) == [""], "some are out"
+
+
+def test_a_stake_with_all_its_hops_leaves_at_once() -> None:
+    world = World((10**9,) * 9)
+    world.block(*(delegate(5, source, 1000) for source in range(9)))
+    world.block(*(redelegate(5, source, 0, 1000) for source in range(1, 8)))
+    assert len(world.delegation(0, 5).hops) == HOPS_MAX
+    assert world.block(undelegate(5, 0, 8000)) == [""]
+    assert read_queue(world.state) == (0, ENTRIES_MAX)
+
+
+def test_a_block_takes_in_so_many_entries_and_lets_out_twice_as_many() -> None:
+    world = undelegating(ADDED_MAX + 3)
+    late = [undelegate(who, whose, 1000) for who, whose in crowd(ADDED_MAX + 3)[ADDED_MAX:]]
+    assert world.block(*late) == [""] * 3, "the next block has room"
+
+
+def test_nobody_fills_the_queue_so_that_others_wait() -> None:
+    """Entries that fill block after block are out as soon as they are due, and so is the next."""
+    world = undelegating(ADDED_MAX)
+    stakes = crowd(ADDED_MAX)
+    full = 4
+    for _ in range(full - 1):
+        world.block(*(undelegate(who, whose, 1000) for who, whose in stakes))
+    world.block(undelegate(0, 0, 77))
+    count = full * ADDED_MAX + 1
+    world.block(step_ms=PARAMS.unbonding_ms)  # chain stood still: all of them are due at once
+    assert read_queue(world.state) == (RELEASED_MAX, count)
+    assert RELEASED_MAX == 2 * ADDED_MAX
+    world.block(*(undelegate(who, whose, 1000) for who, whose in stakes))
+    assert read_queue(world.state) == (2 * RELEASED_MAX, count + ADDED_MAX)
+    world.block()
+    assert world.account(0).balance == BALANCE + 77
+
+
+def test_the_events_of_a_block_fit_its_result_whatever_falls_due() -> None:
+    """With every validator of the largest set jailed and all evidence that a block may carry."""
+    others = 2 * VALIDATORS_MAX + 2 * EVIDENCE_MAX + 2 * OPEN_MAX
+    assert RELEASED_MAX + others <= EVENTS_MAX
 
 
 def test_a_shorter_time_does_not_overtake() -> None:
