@@ -1,6 +1,8 @@
 """From stakes to validator sets (adr/0008).
 
     validators | candidates    [[operator, consensus key, power], ...]
+    validators | short         the same, of who lacks nothing but self-bond: a change of parameters
+                               may make them candidates
     validators | touched       operators (32 B each, one after the other) whose candidacy may have
                                changed; there only while a block runs
 
@@ -22,6 +24,7 @@ from ledger.staking_rewards import Distribution, settle
 from ledger.staking_rows import (
     CANDIDATES_KEY,
     CANDIDATES_MAX,
+    SHORT_KEY,
     Candidate,
     encode_candidates,
     read_candidates,
@@ -62,20 +65,24 @@ def touch(state: StateView, operator: bytes) -> None:
 
 
 def touch_candidates(state: StateView) -> None:
-    """Have all candidates judged again: the parameters have changed."""
-    for candidate in read_candidates(state):
+    """The parameters have changed: have everybody judged again whose candidacy hangs on them."""
+    for candidate in (*read_candidates(state), *read_candidates(state, SHORT_KEY)):
         touch(state, candidate.operator)
 
 
-def compute_candidate(state: StateReader, operator: bytes, params: ChainParams) -> Candidate | None:
-    """The candidate that a validator is now, if it is one."""
+def judge_candidacy(
+    state: StateReader, operator: bytes, params: ChainParams
+) -> tuple[Candidate, bool] | None:
+    """The candidate that a validator is now, and whether its self-bond is large enough; None if it
+    would be none whatever the parameters."""
     record = read_validator(state, operator)
     if record is None or record.is_jailed or record.retired or record.bonded_power < 1:
         return None
     own = read_delegation(state, operator, operator)
-    if own is None or tokens_of_shares(record, own.shares) < params.self_bond_min:
+    if own is None:
         return None
-    return Candidate(operator, record.consensus_key, record.bonded_power)
+    has_bond = tokens_of_shares(record, own.shares) >= params.self_bond_min
+    return Candidate(operator, record.consensus_key, record.bonded_power), has_bond
 
 
 def order_candidates(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -84,7 +91,7 @@ def order_candidates(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def refresh_candidates(context: BlockContext) -> None:
-    """Judge the marked validators, and write the list and the set of the height after the next
+    """Judge the marked validators, and write the lists and the set of the height after the next
     where they differ."""
     state = context.state
     touched = state.get(TOUCHED_KEY)
@@ -92,17 +99,17 @@ def refresh_candidates(context: BlockContext) -> None:
         return
     state.delete(TOUCHED_KEY)
     listed = {c.operator: c for c in read_candidates(state)}
+    short = {c.operator: c for c in read_candidates(state, SHORT_KEY)}
     for at in range(0, len(touched), ACCOUNT_ID_BYTES):
         operator = touched[at : at + ACCOUNT_ID_BYTES]
-        candidate = compute_candidate(state, operator, context.params)
-        if candidate is None:
-            listed.pop(operator, None)
-        else:
-            listed[operator] = candidate
-    candidates = order_candidates(listed.values())
-    row = encode_candidates(candidates)
-    if row != state.get(CANDIDATES_KEY):
-        state.put(CANDIDATES_KEY, row)
+        listed.pop(operator, None)
+        short.pop(operator, None)
+        judged = judge_candidacy(state, operator, context.params)
+        if judged is not None:
+            candidate, has_bond = judged
+            (listed if has_bond else short)[operator] = candidate
+    candidates = _write_list(state, CANDIDATES_KEY, listed)
+    _write_list(state, SHORT_KEY, short)
     following = state.get(NEXT_KEY)
     assert following is not None, "genesis wrote the sets"
     chosen = [Validator(public_key=c.consensus_key, power=c.power) for c in candidates]
@@ -110,6 +117,16 @@ def refresh_candidates(context: BlockContext) -> None:
     encoded = ValidatorSet.of(chosen).encoded
     if encoded != following:
         state.put(NEXT_KEY, encoded)
+
+
+def _write_list(
+    state: StateView, key: bytes, by_operator: dict[bytes, Candidate]
+) -> list[Candidate]:
+    candidates = order_candidates(by_operator.values())
+    row = encode_candidates(candidates)
+    if row != (state.get(key) or encode_candidates([])):
+        state.put(key, row)
+    return candidates
 
 
 def _present_keys(state: StateReader, following: bytes) -> list[Validator]:

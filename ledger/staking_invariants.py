@@ -13,13 +13,15 @@ from ledger.errors import InvalidInputError
 from ledger.genesis_state import SUPPLY_KEY
 from ledger.params import read_params
 from ledger.pools import BONDED_KEY, POOL_KEYS, REWARDS_KEY, UNBONDING_KEY, read_amount
-from ledger.staking_candidates import TOUCHED_KEY, compute_candidate, order_candidates
+from ledger.staking_candidates import TOUCHED_KEY, judge_candidacy, order_candidates
 from ledger.staking_record import SCALE_BITS, ValidatorRecord
 from ledger.staking_rewards import read_distribution
 from ledger.staking_rows import (
+    CANDIDATES_KEY,
     CANDIDATES_MAX,
     DELEGATION_PREFIX,
     OPEN_ENTRIES_PREFIX,
+    SHORT_KEY,
     UNBONDING_PREFIX,
     VALIDATOR_KEY_PREFIX,
     VALIDATOR_PREFIX,
@@ -196,17 +198,21 @@ def _check_candidates(
     state: StateRows, validators: dict[bytes, ValidatorRecord], following: ValidatorSet
 ) -> None:
     params = read_params(state)
-    right: list[Candidate] = []
+    right: dict[bytes, list[Candidate]] = {CANDIDATES_KEY: [], SHORT_KEY: []}
     for operator in validators:
-        candidate = compute_candidate(state, operator, params)
-        if candidate is not None:
-            right.append(candidate)
+        judged = judge_candidacy(state, operator, params)
+        if judged is not None:
+            candidate, has_bond = judged
+            right[CANDIDATES_KEY if has_bond else SHORT_KEY].append(candidate)
+    for key, what in ((CANDIDATES_KEY, "candidates"), (SHORT_KEY, "who lacks self-bond")):
+        listed = read_candidates(state, key)
+        if len(validators) <= CANDIDATES_MAX:
+            _equal(f"the list of {what}", listed, order_candidates(right[key]))
+        else:  # one that was dropped comes back when it is touched
+            _equal(f"the order of {what}", listed, order_candidates(listed))
+            wrong = [c for c in listed if c not in right[key]]
+            _equal(f"listed wrongly as {what}", wrong, [])
     listed = read_candidates(state)
-    if len(validators) <= CANDIDATES_MAX:
-        _equal("the candidates", listed, order_candidates(right))
-    else:  # one that was dropped comes back when it is touched
-        _equal("the candidates' order", listed, order_candidates(listed))
-        _equal("candidates that are none", [c for c in listed if c not in right], [])
     chosen = {c.consensus_key: c.power for c in listed[: params.validators_max]}
     if chosen:
         found = {v.public_key: v.power for v in following.validators}

@@ -3,6 +3,7 @@
     validator | operator                    ValidatorRecord (`ledger.staking_record`)
     validator-key | consensus key           [operator, first height, last height or nil]
     validators | candidates                 [[operator, consensus key, power], ...]
+    validators | short                      the same, of who lacks nothing but self-bond
     delegation | operator delegator         Delegation
     unbonding-queue | empty                 [head, tail]: the entries head .. tail - 1 wait
     unbonding | seq u64 BE                  UnbondingEntry
@@ -57,6 +58,7 @@ CANDIDATES_BYTES_MAX = CANDIDATES_MAX * 80 + 8
 SMALL_ROW_BYTES_MAX = 64
 
 CANDIDATES_KEY = state_key("validators", b"candidates")
+SHORT_KEY = state_key("validators", b"short")
 QUEUE_KEY = state_key("unbonding-queue", b"")
 VALIDATOR_PREFIX = state_key("validator", b"")
 VALIDATOR_KEY_PREFIX = state_key("validator-key", b"")
@@ -232,9 +234,9 @@ def read_consensus_key(state: StateReader, key: bytes) -> KeyOwner | None:
     return None if row is None else decode_key_owner(row)
 
 
-def read_candidates(state: StateReader) -> list[Candidate]:
-    """All that may be active, best first."""
-    row = state.get(CANDIDATES_KEY)
+def read_candidates(state: StateReader, key: bytes = CANDIDATES_KEY) -> list[Candidate]:
+    """All that may be active, best first; with `SHORT_KEY`, who lacks nothing but self-bond."""
+    row = state.get(key)
     return [] if row is None else decode_candidates(row)
 
 

@@ -49,7 +49,7 @@ def test_a_broken_invariant_is_named() -> None:
         "pool/rewards": (REWARDS_KEY, codec.encode(1)),
         "open entries": (open_entries_key(account(1), account(1)), codec.encode(2)),
         "power in force": None,
-        "the candidates": (b"validators\0candidates", codec.encode([])),
+        "list of candidates": (b"validators\0candidates", codec.encode([])),
         "the next set": (NEXT_KEY, ValidatorSet.decode(World().state.get(SET_KEY) or b"").encoded),
     }
     for name, change in broken.items():

@@ -118,6 +118,32 @@ def test_the_list_of_candidates_is_bounded() -> None:
     assert (kept[0].power, kept[-1].power) == (599, 599 - CANDIDATES_MAX + 1)
 
 
+def test_a_lower_self_bond_min_lets_in_who_was_below_the_old_one() -> None:
+    world = World(params=dataclasses.replace(PARAMS, self_bond_min=10**9))
+    world.block(delegate(5, 1, 10**9), undelegate(1, 1, 1))
+    assert consensus(1) not in powers(world, NEXT_KEY)
+    world.change_params(self_bond_min=10**9 - 1)
+    world.block()
+    assert powers(world, NEXT_KEY)[consensus(1)] == 1999
+    world.change_params(self_bond_min=10**9 + 1)
+    world.block()
+    assert read_candidates(world.state) == []
+    world.block(delegate(2, 2, 1))
+    assert set(powers(world, NEXT_KEY)) == {consensus(2)}
+    world.change_params(self_bond_min=1)
+    world.block()
+    assert len(powers(world, NEXT_KEY)) == 4
+
+
+def test_who_is_below_the_minimum_and_retires_is_never_let_in() -> None:
+    world = World(params=dataclasses.replace(PARAMS, self_bond_min=10**9))
+    world.block(*(undelegate(n, n, 1) for n in (1, 2, 3)))
+    world.block(retire(1), undelegate(2, 2, 10**9 - 1), punish=downtime(3))
+    world.change_params(self_bond_min=1)
+    world.block()
+    assert set(powers(world, NEXT_KEY)) == {consensus(0)}
+
+
 def test_touching_twice_marks_once_also_across_two_marks() -> None:
     world = World()
     low, high = bytes(16) + b"\1" * 16, b"\2" * 16 + bytes(16)
