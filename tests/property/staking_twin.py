@@ -137,16 +137,21 @@ class Twin:
 
     def begin(self, step_ms: int) -> None:
         """After the block's punishments, at its height and time."""
-        year = (self.time_ms - step_ms - self.start_ms) // YEAR_MS
-        rate = self.params.inflation_ppm
-        for _ in range(year):
-            rate = rate * (PPM - self.params.inflation_decay_ppm) // PPM
-        rate = max(rate, self.params.inflation_ppm_min)
-        self.pot += on_grid(self.supply() * rate * step_ms / (PPM * YEAR_MS))
+        if self.height == 1:
+            self.start_ms = self.time_ms
+        else:
+            self._mint(step_ms)
         while self.leaving and self.leaving[0].due_ms <= self.time_ms:
             entry = self.leaving.pop(0)
             self.balances[entry.delegator] += entry.value
             self.slack[entry.delegator] += entry.err + 3
+
+    def _mint(self, step_ms: int) -> None:
+        rate = self.params.inflation_ppm
+        for _ in range((self.time_ms - step_ms - self.start_ms) // YEAR_MS):
+            rate = rate * (PPM - self.params.inflation_decay_ppm) // PPM
+        rate = max(rate, self.params.inflation_ppm_min)
+        self.pot += on_grid(self.supply() * rate * step_ms / (PPM * YEAR_MS))
 
     def end(self, following: dict[int, int]) -> None:
         """Rewards to each delegator of who voted; `following` votes on the height after the

@@ -227,6 +227,7 @@ def test_what_a_validator_without_shares_earns_goes_to_all() -> None:
 def test_inflation_is_of_the_supply_by_block_time_and_falls() -> None:
     world = World(params=INFLATING)
     supply = read_amount(world.state, SUPPLY_KEY)
+    world.block()
     for _ in range(10):
         world.block(step_ms=YEAR_MS // 10)
     grown = read_amount(world.state, SUPPLY_KEY)
@@ -239,11 +240,24 @@ def test_inflation_is_of_the_supply_by_block_time_and_falls() -> None:
 
 def test_the_rest_of_minting_is_kept() -> None:
     one, many = World(params=INFLATING), World(params=INFLATING)
+    for world in (one, many):
+        world.block()
     one.block(step_ms=1_000_000)
     for _ in range(1000):
         many.block(step_ms=1000)
     made = [read_amount(w.state, REWARDS_KEY) for w in (one, many)]
     assert made[0] <= made[1] <= made[0] + made[0] // 10_000
+
+
+def test_the_time_before_block_1_mints_nothing() -> None:
+    """Else a genesis time of long ago, or of 0, would be a present to the first validators."""
+    world = World(params=INFLATING)
+    supply = read_amount(world.state, SUPPLY_KEY)
+    world.block(step_ms=30 * YEAR_MS)
+    assert read_amount(world.state, SUPPLY_KEY) == supply
+    world.block(step_ms=YEAR_MS)
+    minted = read_amount(world.state, SUPPLY_KEY) - supply
+    assert minted == supply // 10, "the first year begins with block 1"
 
 
 def test_the_supply_does_not_pass_u64() -> None:
