@@ -26,7 +26,9 @@ from ledger.staking_rows import (
     CANDIDATES_MAX,
     SHORT_KEY,
     Candidate,
+    consensus_key_key,
     encode_candidates,
+    encode_key_owner,
     read_candidates,
     read_consensus_key,
     read_delegation,
@@ -38,6 +40,8 @@ from ledger.validator_rows import LAST_KEY, NEXT_KEY, SET_KEY
 from ledger.validator_set import Validator, ValidatorSet
 
 TOUCHED_KEY = state_key("validators", b"touched")
+KEY_DELAY = 2
+"""A set made at the end of a block votes on the height after the next."""
 
 
 def put_validator(
@@ -117,6 +121,7 @@ def refresh_candidates(context: BlockContext) -> None:
     encoded = ValidatorSet.of(chosen).encoded
     if encoded != following:
         state.put(NEXT_KEY, encoded)
+    _end_retired_keys(context, touched, following, {v.public_key for v in chosen})
 
 
 def _write_list(
@@ -137,6 +142,36 @@ def _present_keys(state: StateReader, following: bytes) -> list[Validator]:
         assert record is not None, "a validator is never deleted"
         kept.append(Validator(public_key=record.consensus_key, power=power))
     return kept
+
+
+def _end_retired_keys(
+    context: BlockContext, touched: bytes, before: bytes, chosen: set[bytes]
+) -> None:
+    """Whoever has retired, and is not in the set any more, has a last height. It retires in a block
+    that touches it, or was in the set until now because nobody else could be."""
+    state = context.state
+    operators = [
+        touched[at : at + ACCOUNT_ID_BYTES] for at in range(0, len(touched), ACCOUNT_ID_BYTES)
+    ]
+    for validator in ValidatorSet.decode(before).validators:
+        if validator.public_key not in chosen:
+            owner = read_consensus_key(state, validator.public_key)
+            assert owner is not None, "each key that ever was in a set has its row"
+            operators.append(owner.operator)
+    for operator in operators:
+        record = read_validator(state, operator)
+        if record is not None and record.retired and record.consensus_key not in chosen:
+            end_consensus_key(state, record.consensus_key, context.height)
+
+
+def end_consensus_key(state: StateView, key: bytes, height: int) -> None:
+    """A set made at the end of block `height` does without `key`: it votes on the height after
+    that for the last time. A key ends once."""
+    owner = read_consensus_key(state, key)
+    assert owner is not None, "the key of a validator has its row"
+    if owner.last is None:
+        ended = owner._replace(last=height + KEY_DELAY - 1)
+        state.put(consensus_key_key(key), encode_key_owner(ended))
 
 
 def change_set_in_force(context: BlockContext, distribution: Distribution) -> Distribution:

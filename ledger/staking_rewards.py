@@ -44,7 +44,8 @@ YEARS_MAX = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
     """`power`: of the set that votes on the next height. `mint_rest`: what the last minting left
-    over, in uzynk / MINT_DIVISOR. `start_ms`: when inflation began, the time of block 1; 0 before it."""
+    over, in uzynk / MINT_DIVISOR. `start_ms`: the time of block 1, when inflation
+    began; 0 before it."""
 
     index: int = 0
     power: int

@@ -72,6 +72,8 @@ class TwinValidator:
     limbo: Fraction = ZERO
     jailed_until: int = 0
     retired: bool = False
+    key_end: int | None = None
+    """The last height of its consensus key: it has retired, and the set does without it."""
     offences: list[int] = field(default_factory=list)
     slashed: tuple[int, int] = (0, 0)
     """Height and time of the slash, if there are offences."""
@@ -165,6 +167,9 @@ class Twin:
             if voted.get(operator, 0) != voting.get(operator, 0):
                 self.pot, validator.limbo = self.pot + validator.limbo, ZERO
         self.sets = [voting, following]
+        for operator, validator in self.validators.items():
+            if validator.retired and operator not in following and validator.key_end is None:
+                validator.key_end = self.height + 1
 
     def _reward(self, operator: int, earned: Fraction) -> None:
         validator = self.validators[operator]

@@ -39,7 +39,7 @@ from ledger.staking_messages import (
 )
 from ledger.staking_record import POWER_UNIT, tokens_of_shares, vrf_key_at
 from ledger.staking_rewards import read_distribution, settle
-from ledger.staking_rows import HOPS_MAX, read_candidates, read_unbonding
+from ledger.staking_rows import HOPS_MAX, read_candidates, read_consensus_key, read_unbonding
 from ledger.staking_slashing import slash_double_sign, slash_downtime
 from ledger.staking_unbonding import compute_released, read_queue
 from ledger.validator_rows import NEXT_KEY, SET_KEY
@@ -498,6 +498,11 @@ class Episode:
         self.owners.update(present)
         members = ValidatorSet.decode(row).validators
         assert key != NEXT_KEY or all(member.public_key in present for member in members)
+        height = self.twin.height + (2 if key == NEXT_KEY else 1)
+        for member in members:
+            owner = read_consensus_key(self.world.state, member.public_key)
+            assert owner is not None
+            assert owner.may_vote_at(height)
         return {self.owners[member.public_key]: member.power for member in members}
 
     def compare_stakes(self) -> None:
@@ -510,6 +515,9 @@ class Episode:
             slack = validator.commission_slack + 1
             near(owed, validator.commission_owed, slack, "commission")
             assert record.consensus_key == key_of(CONSENSUS, validator.consensus).public_key
+            owner = read_consensus_key(world.state, record.consensus_key)
+            assert owner is not None
+            assert (owner.operator, owner.last) == (account(number), validator.key_end)
             assert record.cosign_key == key_of(COSIGN, validator.cosign).public_key
             counts = validator.next_vrf_height and twin.height >= validator.next_vrf_height
             vrf = validator.next_vrf if counts else validator.vrf

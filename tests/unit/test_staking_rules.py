@@ -168,6 +168,30 @@ def test_rotating_a_key_keeps_stake_and_liability() -> None:
     assert world.validator(0).power == world.validator(0).tokens // 10**6
 
 
+def test_the_key_of_a_retired_validator_ends_with_its_last_height() -> None:
+    """Else whoever buys it later could burn the stake that has not left."""
+    world = World()
+    world.block()
+    world.block(retire(0))  # height 2: it votes on 3, and not on 4
+    owner = read_consensus_key(world.state, consensus(0))
+    assert owner == KeyOwner(account(0), 1, 3)
+    assert consensus(0) in powers(world, SET_KEY)
+    world.block()
+    world.block(delegate(5, 1, 10**9), withdraw(0, 0))
+    assert read_consensus_key(world.state, consensus(0)) == owner, "it ends once"
+
+
+def test_a_retired_validator_that_the_set_can_not_do_without_keeps_its_key() -> None:
+    world = World((10**9,))
+    world.block(keys(0, consensus=new_key(0, CONSENSUS, 9)), retire(0))
+    world.block()
+    world.block(delegate(5, 0, 10**6), settle(5, 0, 0))
+    assert read_consensus_key(world.state, consensus(9)) == KeyOwner(account(0), 3, None)
+    world.block(create(5, 5))  # height 4
+    assert read_consensus_key(world.state, consensus(9)) == KeyOwner(account(0), 3, 5)
+    assert read_consensus_key(world.state, consensus(0)) == KeyOwner(account(0), 1, 2)
+
+
 def test_a_new_vrf_key_counts_after_the_delay() -> None:
     world = World()
     world.block(keys(0, vrf=new_key(0, VRF, 9)))
