@@ -1,9 +1,9 @@
-"""Evidence in blocks: judged from state alone, punished once.
+"""Evidence in blocks: judged from state alone, each validator punished once.
 
 A block carries `Evidence` wire bytes (consensus.evidence). Each must be true (both signatures), of
 a consensus key that a validator held at that height, not older than `evidence_window_ms`, and about
-a validator that was not slashed for a double sign before: evidence that changes nothing makes a
-block invalid, so that nobody can fill blocks with it.
+a validator that was not slashed for a double sign before, or only for later ones: evidence that
+changes nothing makes a block invalid, so that nobody can fill blocks with it.
 
 The age of a height is taken from the block time at every `EPOCH_HEIGHTS`th height, rounded to the
 young side: an offence may be judged some heights too late, never refused too early.
@@ -16,7 +16,7 @@ State rows:
 from __future__ import annotations
 
 from consensus.evidence import Evidence, verify_evidence
-from ledger.accounts import StateReader
+from ledger.accounts import StateReader, encode_account_id
 from ledger.certificate import SignatureCheck
 from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError
@@ -58,14 +58,33 @@ def judge_evidence(
             got=str(offence_height),
             retry=offence_height > height,
         )
+    operator = find_offender(state, evidence)
+    check_punishable(state, operator, offence_height, time_ms=time_ms, params=params)
+    verify_evidence(evidence, chain_id, is_valid)
+    return operator
+
+
+def find_offender(state: StateReader, evidence: Evidence) -> bytes:
+    """The operator whose consensus key the signer was at that height. Raises InvalidInputError.
+
+    A key that may vote on a height is in the state two heights before: if nobody is found at
+    `state` height H for an offence at H + 2 or below, nobody ever will be.
+    """
     place = read_consensus_key(state, evidence.signer)
-    if place is None or not place.may_vote_at(offence_height):
+    if place is None or not place.may_vote_at(evidence.first.height):
         raise InvalidInputError(
             "evidence is about nobody who was a validator then", got=evidence.signer.hex()
         )
-    record = read_validator(state, place.operator)
-    if record is None or record.slash is not None:
-        raise InvalidInputError("the offender was punished before", got=evidence.signer.hex())
+    return place.operator
+
+
+def check_punishable(
+    state: StateReader, operator: bytes, offence_height: int, *, time_ms: int, params: ChainParams
+) -> None:
+    """Raises InvalidInputError if an offence of that operator burns nothing any more."""
+    record = read_validator(state, operator)
+    if record is None or not record.answers_more_for(offence_height):
+        raise InvalidInputError("the offender was punished before", got=encode_account_id(operator))
     made_ms = latest_time_ms(state, offence_height)
     if made_ms is not None and time_ms - made_ms > params.evidence_window_ms:
         raise InvalidInputError(
@@ -73,8 +92,6 @@ def judge_evidence(
             expected=f"at most {params.evidence_window_ms} ms",
             got=f"{time_ms - made_ms} ms",
         )
-    verify_evidence(evidence, chain_id, is_valid)
-    return place.operator
 
 
 def latest_time_ms(state: StateReader, height: int) -> int | None:

@@ -109,6 +109,13 @@ class ChainParams:
                     got=str(getattr(self, less)),
                 )
 
+        if 2 * self.downtime_missed_max < self.downtime_window:  # one slow hour would empty the set
+            raise InvalidInputError(
+                "chain parameter downtime_missed_max is out of range",
+                expected=f"at least half of downtime_window, {self.downtime_window}",
+                got=str(self.downtime_missed_max),
+            )
+
     @property
     def trusting_period_ms(self) -> int:
         """How long a finalization counts after its block's time: two thirds of the unbonding time,

@@ -29,8 +29,6 @@ from ledger.params import (
 from ledger.validator_set import VALIDATORS_MAX
 
 HOUR_MS = 3600 * 1000
-MISSED_SHARE_MIN = 20
-"""At least a 20th of the window may be missed: a short outage must not jail everybody."""
 
 VOTE_BOUNDS: dict[str, tuple[int, int]] = {
     "fee_base": (1, FEE_BASE_MAX),
@@ -86,12 +84,4 @@ def check_voted_together(after: ChainParams, changed: Collection[str]) -> None:
             "a vote can not make evidence_window_ms shorter than the trusting period",
             expected=f"at least 2/3 of unbonding_ms, {after.trusting_period_ms}",
             got=str(after.evidence_window_ms),
-        )
-    if {"downtime_window", "downtime_missed_max"} & set(changed) and (
-        after.downtime_missed_max * MISSED_SHARE_MIN < after.downtime_window
-    ):
-        raise InvalidInputError(
-            "a vote can not make downtime_missed_max that small a part of downtime_window",
-            expected=f"at least {-(-after.downtime_window // MISSED_SHARE_MIN)}",
-            got=str(after.downtime_missed_max),
         )

@@ -1,6 +1,8 @@
 """From stakes to validator sets (adr/0008).
 
     validators | candidates    [[operator, consensus key, power], ...]
+    validators | short         the same, of who lacks nothing but self-bond: a change of parameters
+                               may make them candidates
     validators | touched       operators (32 B each, one after the other) whose candidacy may have
                                changed; there only while a block runs
 
@@ -22,8 +24,11 @@ from ledger.staking_rewards import Distribution, settle
 from ledger.staking_rows import (
     CANDIDATES_KEY,
     CANDIDATES_MAX,
+    SHORT_KEY,
     Candidate,
+    consensus_key_key,
     encode_candidates,
+    encode_key_owner,
     read_candidates,
     read_consensus_key,
     read_delegation,
@@ -35,6 +40,8 @@ from ledger.validator_rows import LAST_KEY, NEXT_KEY, SET_KEY
 from ledger.validator_set import Validator, ValidatorSet
 
 TOUCHED_KEY = state_key("validators", b"touched")
+KEY_DELAY = 2
+"""A set made at the end of a block votes on the height after the next."""
 
 
 def put_validator(
@@ -62,20 +69,24 @@ def touch(state: StateView, operator: bytes) -> None:
 
 
 def touch_candidates(state: StateView) -> None:
-    """Have all candidates judged again: the parameters have changed."""
-    for candidate in read_candidates(state):
+    """The parameters have changed: have everybody judged again whose candidacy hangs on them."""
+    for candidate in (*read_candidates(state), *read_candidates(state, SHORT_KEY)):
         touch(state, candidate.operator)
 
 
-def compute_candidate(state: StateReader, operator: bytes, params: ChainParams) -> Candidate | None:
-    """The candidate that a validator is now, if it is one."""
+def judge_candidacy(
+    state: StateReader, operator: bytes, params: ChainParams
+) -> tuple[Candidate, bool] | None:
+    """The candidate that a validator is now, and whether its self-bond is large enough; None if it
+    would be none whatever the parameters."""
     record = read_validator(state, operator)
     if record is None or record.is_jailed or record.retired or record.bonded_power < 1:
         return None
     own = read_delegation(state, operator, operator)
-    if own is None or tokens_of_shares(record, own.shares) < params.self_bond_min:
+    if own is None:
         return None
-    return Candidate(operator, record.consensus_key, record.bonded_power)
+    has_bond = tokens_of_shares(record, own.shares) >= params.self_bond_min
+    return Candidate(operator, record.consensus_key, record.bonded_power), has_bond
 
 
 def order_candidates(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -84,7 +95,7 @@ def order_candidates(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def refresh_candidates(context: BlockContext) -> None:
-    """Judge the marked validators, and write the list and the set of the height after the next
+    """Judge the marked validators, and write the lists and the set of the height after the next
     where they differ."""
     state = context.state
     touched = state.get(TOUCHED_KEY)
@@ -92,17 +103,17 @@ def refresh_candidates(context: BlockContext) -> None:
         return
     state.delete(TOUCHED_KEY)
     listed = {c.operator: c for c in read_candidates(state)}
+    short = {c.operator: c for c in read_candidates(state, SHORT_KEY)}
     for at in range(0, len(touched), ACCOUNT_ID_BYTES):
         operator = touched[at : at + ACCOUNT_ID_BYTES]
-        candidate = compute_candidate(state, operator, context.params)
-        if candidate is None:
-            listed.pop(operator, None)
-        else:
-            listed[operator] = candidate
-    candidates = order_candidates(listed.values())
-    row = encode_candidates(candidates)
-    if row != state.get(CANDIDATES_KEY):
-        state.put(CANDIDATES_KEY, row)
+        listed.pop(operator, None)
+        short.pop(operator, None)
+        judged = judge_candidacy(state, operator, context.params)
+        if judged is not None:
+            candidate, has_bond = judged
+            (listed if has_bond else short)[operator] = candidate
+    candidates = _write_list(state, CANDIDATES_KEY, listed)
+    _write_list(state, SHORT_KEY, short)
     following = state.get(NEXT_KEY)
     assert following is not None, "genesis wrote the sets"
     chosen = [Validator(public_key=c.consensus_key, power=c.power) for c in candidates]
@@ -110,6 +121,17 @@ def refresh_candidates(context: BlockContext) -> None:
     encoded = ValidatorSet.of(chosen).encoded
     if encoded != following:
         state.put(NEXT_KEY, encoded)
+    _end_retired_keys(context, touched, following, {v.public_key for v in chosen})
+
+
+def _write_list(
+    state: StateView, key: bytes, by_operator: dict[bytes, Candidate]
+) -> list[Candidate]:
+    candidates = order_candidates(by_operator.values())
+    row = encode_candidates(candidates)
+    if row != (state.get(key) or encode_candidates([])):
+        state.put(key, row)
+    return candidates
 
 
 def _present_keys(state: StateReader, following: bytes) -> list[Validator]:
@@ -120,6 +142,36 @@ def _present_keys(state: StateReader, following: bytes) -> list[Validator]:
         assert record is not None, "a validator is never deleted"
         kept.append(Validator(public_key=record.consensus_key, power=power))
     return kept
+
+
+def _end_retired_keys(
+    context: BlockContext, touched: bytes, before: bytes, chosen: set[bytes]
+) -> None:
+    """Whoever has retired, and is not in the set any more, has a last height. It retires in a block
+    that touches it, or was in the set until now because nobody else could be."""
+    state = context.state
+    operators = [
+        touched[at : at + ACCOUNT_ID_BYTES] for at in range(0, len(touched), ACCOUNT_ID_BYTES)
+    ]
+    for validator in ValidatorSet.decode(before).validators:
+        if validator.public_key not in chosen:
+            owner = read_consensus_key(state, validator.public_key)
+            assert owner is not None, "each key that ever was in a set has its row"
+            operators.append(owner.operator)
+    for operator in operators:
+        record = read_validator(state, operator)
+        if record is not None and record.retired and record.consensus_key not in chosen:
+            end_consensus_key(state, record.consensus_key, context.height)
+
+
+def end_consensus_key(state: StateView, key: bytes, height: int) -> None:
+    """A set made at the end of block `height` does without `key`: it votes on the height after
+    that for the last time. A key ends once."""
+    owner = read_consensus_key(state, key)
+    assert owner is not None, "the key of a validator has its row"
+    if owner.last is None:
+        ended = owner._replace(last=height + KEY_DELAY - 1)
+        state.put(consensus_key_key(key), encode_key_owner(ended))
 
 
 def change_set_in_force(context: BlockContext, distribution: Distribution) -> Distribution:

@@ -104,12 +104,10 @@ def _end_hops(context: ExecutionContext, stake: Stake) -> Stake:
     kept: list[Hop] = []
     for hop in stake.delegation.hops:
         slash = _read_slash(context.state, hop.source)
-        if slash is None:
-            if context.time_ms < hop.until_ms:
-                kept.append(hop)
-        elif slash.reaches(hop.height, hop.until_ms):
+        if slash is not None and slash.reaches(hop.height, hop.until_ms):
             stake = _burn_hop(context, stake, hop, slash)
-        # A validator is slashed for a double sign once: its hop has nothing more to answer for.
+        elif context.time_ms < hop.until_ms:
+            kept.append(hop)  # an earlier offence of its source may still come to light
     return replace(stake, delegation=replace(stake.delegation, hops=tuple(kept)))
 
 

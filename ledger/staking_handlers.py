@@ -20,6 +20,8 @@ stable and the same on every node; nothing of the tx remains but fee and nonce.
 | stake/too-few-shares | it has fewer shares |
 | stake/hop-open | redelegate: it has fewer shares that are under no hop |
 | stake/too-many-hops | redelegate: 7 hops into that delegation are open |
+| stake/too-many-entries | undelegate: 8 entries of that stake wait already |
+| stake/queue-full | undelegate: the block takes in no more entries; a later one may |
 | stake/worthless | the shares are worth less than 1 uzynk, or a slash took all tokens |
 | stake/overflow | the validator's shares would pass 2^64-1 |
 
@@ -113,7 +115,7 @@ class UndelegateHandler:
 
     def weight_of(self, body: bytes) -> int:
         """As a delegation, with up to 8 entries, each of which is paid later."""
-        return 6
+        return 16
 
     def check(self, body: bytes) -> None:
         """Raises InvalidInputError."""

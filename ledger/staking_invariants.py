@@ -13,12 +13,15 @@ from ledger.errors import InvalidInputError
 from ledger.genesis_state import SUPPLY_KEY
 from ledger.params import read_params
 from ledger.pools import BONDED_KEY, POOL_KEYS, REWARDS_KEY, UNBONDING_KEY, read_amount
-from ledger.staking_candidates import TOUCHED_KEY, compute_candidate, order_candidates
+from ledger.staking_candidates import TOUCHED_KEY, judge_candidacy, order_candidates
 from ledger.staking_record import SCALE_BITS, ValidatorRecord
 from ledger.staking_rewards import read_distribution
 from ledger.staking_rows import (
+    CANDIDATES_KEY,
     CANDIDATES_MAX,
     DELEGATION_PREFIX,
+    OPEN_ENTRIES_PREFIX,
+    SHORT_KEY,
     UNBONDING_PREFIX,
     VALIDATOR_KEY_PREFIX,
     VALIDATOR_PREFIX,
@@ -27,6 +30,7 @@ from ledger.staking_rows import (
     KeyOwner,
     UnbondingEntry,
     decode_key_owner,
+    decode_open_entries,
     read_candidates,
 )
 from ledger.staking_unbonding import read_queue
@@ -127,6 +131,12 @@ def _check_queue(state: StateRows, validators: dict[bytes, ValidatorRecord]) -> 
     }
     head, tail = read_queue(state)
     _equal("the queue has no gap", sorted(entries), list(range(head, tail)))
+    counted: dict[bytes, int] = {}
+    for entry in entries.values():
+        pair = entry.operator + entry.delegator
+        counted[pair] = counted.get(pair, 0) + 1
+    noted = {key: decode_open_entries(row) for key, row in _rows(state, OPEN_ENTRIES_PREFIX)}
+    _equal("open entries by stake", noted, counted)
     amount = sum(entry.amount for entry in entries.values())
     _equal("pool/unbonding and the queue", read_amount(state, UNBONDING_KEY), amount)
     for entry in entries.values():
@@ -157,13 +167,21 @@ def _check_rewards(
 def _check_keys(
     state: StateRows, validators: dict[bytes, ValidatorRecord], sets: list[ValidatorSet]
 ) -> dict[bytes, KeyOwner]:
-    """Each validator holds one key without an end, and each key in a set is somebody's."""
+    """Each validator holds one key without an end, unless it has retired and the next set does
+    without it; and each key in a set is somebody's."""
     owners = {key: decode_key_owner(row) for key, row in _rows(state, VALIDATOR_KEY_PREFIX)}
     present = {owner.operator: key for key, owner in owners.items() if owner.last is None}
-    expected = {operator: record.consensus_key for operator, record in validators.items()}
+    expected = {
+        operator: record.consensus_key
+        for operator, record in validators.items()
+        if not record.retired or record.consensus_key in sets[2]
+    }
     _equal("consensus keys in use", present, expected)
     open_ended = sum(owner.last is None for owner in owners.values())
-    _equal("one key in use a validator", open_ended, len(validators))
+    _equal("one key in use a validator", open_ended, len(expected))
+    for operator, record in validators.items():
+        owner = owners.get(record.consensus_key)
+        _equal("whose a consensus key is", owner and owner.operator, operator)
     for validator_set in sets:
         strangers = [v.public_key for v in validator_set.validators if v.public_key not in owners]
         _equal("keys in a set that are nobody's", strangers, [])
@@ -188,17 +206,21 @@ def _check_candidates(
     state: StateRows, validators: dict[bytes, ValidatorRecord], following: ValidatorSet
 ) -> None:
     params = read_params(state)
-    right: list[Candidate] = []
+    right: dict[bytes, list[Candidate]] = {CANDIDATES_KEY: [], SHORT_KEY: []}
     for operator in validators:
-        candidate = compute_candidate(state, operator, params)
-        if candidate is not None:
-            right.append(candidate)
+        judged = judge_candidacy(state, operator, params)
+        if judged is not None:
+            candidate, has_bond = judged
+            right[CANDIDATES_KEY if has_bond else SHORT_KEY].append(candidate)
+    for key, what in ((CANDIDATES_KEY, "candidates"), (SHORT_KEY, "who lacks self-bond")):
+        listed = read_candidates(state, key)
+        if len(validators) <= CANDIDATES_MAX:
+            _equal(f"the list of {what}", listed, order_candidates(right[key]))
+        else:  # one that was dropped comes back when it is touched
+            _equal(f"the order of {what}", listed, order_candidates(listed))
+            wrong = [c for c in listed if c not in right[key]]
+            _equal(f"listed wrongly as {what}", wrong, [])
     listed = read_candidates(state)
-    if len(validators) <= CANDIDATES_MAX:
-        _equal("the candidates", listed, order_candidates(right))
-    else:  # one that was dropped comes back when it is touched
-        _equal("the candidates' order", listed, order_candidates(listed))
-        _equal("candidates that are none", [c for c in listed if c not in right], [])
     chosen = {c.consensus_key: c.power for c in listed[: params.validators_max]}
     if chosen:
         found = {v.public_key: v.power for v in following.validators}

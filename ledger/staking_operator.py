@@ -11,7 +11,7 @@ from ledger.accounts import debit, encode_account_id
 from ledger.execution import ExecutionContext, StateView, TxFailure
 from ledger.params import DAY_MS, ChainParams, read_params
 from ledger.pools import BONDED_KEY, add_to_pool
-from ledger.staking_candidates import put_validator
+from ledger.staking_candidates import KEY_DELAY, end_consensus_key, put_validator
 from ledger.staking_delegations import require_in_service, require_validator
 from ledger.staking_events import tell
 from ledger.staking_messages import (
@@ -33,9 +33,6 @@ from ledger.staking_rows import (
     read_consensus_key,
     read_validator,
 )
-
-KEY_DELAY = 2
-"""A set made at the end of a block votes on the height after the next."""
 
 
 class CreateHandler:
@@ -190,7 +187,7 @@ class KeysHandler:
         _require_distinct(after)
         if wanted.consensus is not None:
             _claim_consensus_key(state, wanted.consensus.key, operator, height)
-            _end_consensus_key(state, before.consensus_key, height)
+            end_consensus_key(state, before.consensus_key, height)
         put_validator(state, operator, after, before)
         keys = {f"{role}_key": new.key for role, new in wanted.by_role}
         tell(context, "stake.keys-changed", operator=operator, **keys)
@@ -273,10 +270,3 @@ def _claim_consensus_key(state: StateView, key: bytes, operator: bytes, height: 
         raise TxFailure("stake/key-used", "the consensus key is or was somebody's")
     owner = KeyOwner(operator, height + KEY_DELAY, None)
     state.put(consensus_key_key(key), encode_key_owner(owner))
-
-
-def _end_consensus_key(state: StateView, key: bytes, height: int) -> None:
-    owner = read_consensus_key(state, key)
-    assert owner is not None, "the key of a validator has its row"
-    ended = owner._replace(last=height + KEY_DELAY - 1)
-    state.put(consensus_key_key(key), encode_key_owner(ended))

@@ -25,7 +25,9 @@ VALIDATOR_BYTES_MAX = 4 * (NAME_MAX + URL_MAX + DETAILS_MAX) + 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlashEvent:
-    """The one time that a validator was slashed for a double sign. `ppm` was burned."""
+    """The one time that a validator was slashed for a double sign. `ppm` was burned then, and is
+    what stake that had left pays. `offence_height` is the lowest that has come to light, by this
+    evidence or later one; the rest is of the slash itself and stays."""
 
     offence_height: int
     slashed_height: int
@@ -34,7 +36,8 @@ class SlashEvent:
 
     def reaches(self, left_height: int, until_ms: int) -> bool:
         """True if stake that left the validator at `left_height`, liable until `until_ms`, pays:
-        it still voted when the offence was made, and the slash came after it had left."""
+        it still voted when the offence was made, it had left when the slash came (else it paid
+        then), and was liable at that time."""
         return (
             self.offence_height <= left_height + 1
             and self.slashed_height > left_height
@@ -94,6 +97,11 @@ class ValidatorRecord:
     @property
     def is_tombstoned(self) -> bool:
         return self.slash is not None
+
+    def answers_more_for(self, offence_height: int) -> bool:
+        """True if a double sign at `offence_height` has anything to burn: there was none before, or
+        all that came to light were made later."""
+        return self.slash is None or offence_height < self.slash.offence_height
 
     @property
     def is_jailed(self) -> bool:

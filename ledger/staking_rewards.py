@@ -44,7 +44,8 @@ YEARS_MAX = 1000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
     """`power`: of the set that votes on the next height. `mint_rest`: what the last minting left
-    over, in uzynk / MINT_DIVISOR. `start_ms`: when inflation began, 0 before the first block."""
+    over, in uzynk / MINT_DIVISOR. `start_ms`: the time of block 1, when inflation
+    began; 0 before it."""
 
     index: int = 0
     power: int
@@ -93,17 +94,23 @@ def write_distribution(state: StateView, distribution: Distribution) -> None:
 
 
 def mint_inflation(context: BlockContext) -> None:
-    """New uzynk for the time since the parent, into `rewards`; it is given out with the fees."""
+    """New uzynk for the time since the parent, into `rewards`; it is given out with the fees.
+
+    Nothing in block 1: nobody validated since the genesis time, which may be long ago or 0.
+    """
     state = context.state
     before = read_distribution(state)
-    start_ms = before.start_ms or context.parent_time_ms
-    rate = compute_inflation_ppm(context.params, (context.parent_time_ms - start_ms) // YEAR_MS)
+    if not before.start_ms:
+        write_distribution(state, replace(before, start_ms=context.time_ms))
+        return
+    years = (context.parent_time_ms - before.start_ms) // YEAR_MS
+    rate = compute_inflation_ppm(context.params, years)
     elapsed_ms = context.time_ms - context.parent_time_ms
     due = read_amount(state, SUPPLY_KEY) * rate * elapsed_ms + before.mint_rest
     amount, rest = divmod(due, MINT_DIVISOR)
     made = mint(state, REWARDS_KEY, amount)
     dust = before.dust + (made << SCALE_BITS)
-    write_distribution(state, replace(before, dust=dust, mint_rest=rest, start_ms=start_ms))
+    write_distribution(state, replace(before, dust=dust, mint_rest=rest))
 
 
 @lru_cache(maxsize=16)

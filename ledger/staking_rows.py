@@ -3,9 +3,11 @@
     validator | operator                    ValidatorRecord (`ledger.staking_record`)
     validator-key | consensus key           [operator, first height, last height or nil]
     validators | candidates                 [[operator, consensus key, power], ...]
+    validators | short                      the same, of who lacks nothing but self-bond
     delegation | operator delegator         Delegation
     unbonding-queue | empty                 [head, tail]: the entries head .. tail - 1 wait
     unbonding | seq u64 BE                  UnbondingEntry
+    unbonding-open | operator delegator     how many of its entries wait, if any does
 
 Each is a canonical array; `encode` and `decode` are inverses, `decode` raises InvalidInputError and
 nothing else. Amounts are uzynk (u64), times are block times in ms.
@@ -56,11 +58,13 @@ CANDIDATES_BYTES_MAX = CANDIDATES_MAX * 80 + 8
 SMALL_ROW_BYTES_MAX = 64
 
 CANDIDATES_KEY = state_key("validators", b"candidates")
+SHORT_KEY = state_key("validators", b"short")
 QUEUE_KEY = state_key("unbonding-queue", b"")
 VALIDATOR_PREFIX = state_key("validator", b"")
 VALIDATOR_KEY_PREFIX = state_key("validator-key", b"")
 DELEGATION_PREFIX = state_key("delegation", b"")
 UNBONDING_PREFIX = state_key("unbonding", b"")
+OPEN_ENTRIES_PREFIX = state_key("unbonding-open", b"")
 
 
 def validator_key(operator: bytes) -> bytes:
@@ -81,6 +85,11 @@ def delegation_key(operator: bytes, delegator: bytes) -> bytes:
 def unbonding_key(seq: int) -> bytes:
     """State key of an entry of the unbonding queue."""
     return UNBONDING_PREFIX + seq.to_bytes(8, "big")
+
+
+def open_entries_key(operator: bytes, delegator: bytes) -> bytes:
+    """State key of the number of `delegator`'s unbonding entries that left `operator`."""
+    return OPEN_ENTRIES_PREFIX + operator + delegator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +234,9 @@ def read_consensus_key(state: StateReader, key: bytes) -> KeyOwner | None:
     return None if row is None else decode_key_owner(row)
 
 
-def read_candidates(state: StateReader) -> list[Candidate]:
-    """All that may be active, best first."""
-    row = state.get(CANDIDATES_KEY)
+def read_candidates(state: StateReader, key: bytes = CANDIDATES_KEY) -> list[Candidate]:
+    """All that may be active, best first; with `SHORT_KEY`, who lacks nothing but self-bond."""
+    row = state.get(key)
     return [] if row is None else decode_candidates(row)
 
 
@@ -247,6 +256,11 @@ def decode_candidates(data: bytes) -> list[Candidate]:
         codec.read_bytes(key, "consensus key", length=KEY_BYTES)
         found.append(Candidate(operator, key, codec.read_int(power, "power", TOTAL_POWER_MAX)))
     return found
+
+
+def decode_open_entries(data: bytes) -> int:
+    """A number of open entries. Raises InvalidInputError."""
+    return codec.read_int(codec.decode(data, bytes_max=SMALL_ROW_BYTES_MAX), "open entries")
 
 
 def encode_key_owner(owner: KeyOwner) -> bytes:

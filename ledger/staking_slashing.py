@@ -23,14 +23,21 @@ from ledger.staking_rows import read_validator
 def slash_double_sign(context: BlockContext, operator: bytes, offence_height: int) -> int:
     """Burn, jail for ever, and record it for the stake that has left; the uzynk burned.
 
-    The offence was made under a key of the validator at `offence_height`. Raises InvalidInputError
-    if there is no such validator, or it was slashed for a double sign before.
+    The offence was made under a key of the validator at `offence_height`. Whoever was slashed
+    before is not again; an earlier offence makes stake pay that left before the one recorded.
+    Raises InvalidInputError if there is no such validator, or no stake answers for this offence
+    that does not for the one recorded.
     """
     before = _require(context, operator)
-    if before.slash is not None:
+    if not before.answers_more_for(offence_height):
         raise InvalidInputError(
             "validator was slashed for a double sign before", got=encode_account_id(operator)
         )
+    if before.slash is not None:
+        earlier = replace(before.slash, offence_height=offence_height)
+        put_validator(context.state, operator, replace(before, slash=earlier), before)
+        tell(context, "stake.slash-extended", offence=offence_height, operator=operator)
+        return 0
     ppm = context.params.slash_double_sign_ppm
     slash = SlashEvent(
         offence_height=offence_height,

@@ -3,7 +3,7 @@
 Each payload is one tag byte and a canonical array. Channels are those of `p2p.link`:
 
 channel 0 (consensus)  0x00 consensus message | 0x01 compact proposal | 0x02 block-tx request |
-                       0x03 block txs
+                       0x03 block txs | 0x04 evidence
 channel 1 (tx)         0x10 offer (ids held) | 0x11 want (ids) | 0x12 txs
 channel 2 (sync)       0x20 range request
 channel 3 (sync)       0x21 range of final blocks

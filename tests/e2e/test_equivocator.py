@@ -10,6 +10,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +18,16 @@ import pytest
 
 from genesis.document import GenesisDocument
 from ledger.accounts import encode_account_id
+from ledger.ed25519 import KeyPair
 from ledger.errors import ZynkError
 from ledger.params import PPM, ChainParams
 from ledger.staking_messages import AmountBody
 from ledger.staking_record import POWER_UNIT
 from ledger.staking_rows import UnbondingEntry
+from ledger.staking_unbonding import ENTRIES_MAX
 from ledger.tx import Message
 from node import config as cfg
 from node.devnet import Devnet
-from node.keys import load_key
 from node.wallet import Wallet
 from rpc.client import RpcClient
 from rpc.params import bytes_of_text
@@ -58,9 +60,12 @@ PARAMS = ChainParams(
     unbonding_ms=30_000, evidence_window_ms=25_000, inflation_ppm=0, inflation_ppm_min=0
 )
 """No inflation: what the supply loses is what was burned."""
-BONDED = 1_000_000 * POWER_UNIT
+STAKERS = [KeyPair.from_seed(bytes([7, number]) * 16) for number in range(8)]
+"""Who delegates to the culprit, and takes the stake away again, 8 times each."""
+DELEGATED = 10_000 * POWER_UNIT
+BONDED = 1_000_000 * POWER_UNIT + len(STAKERS) * DELEGATED
 SHARES = 500 * POWER_UNIT + 7
-"""What the culprit undelegates at a time; a little more each time, so that rounding shows."""
+"""What is undelegated at a time; a little more each time, so that rounding shows."""
 SLASHED_WITHIN = 10
 GOES_ON_FOR = 20
 SOAK_ALONE = pytest.mark.skipif(os.environ.get("ZYNK_SOAK") != "1", reason="./dev soak runs it")
@@ -71,6 +76,7 @@ Validator = dict[str, Any]
 class Left(NamedTuple):
     """An unbonding entry: what left the validator, and what of it its account gets."""
 
+    account: bytes
     height: int
     amount: int
     left: int
@@ -93,13 +99,19 @@ def test_an_equivocator_is_slashed_within_ten_heights_and_the_others_go_on(
 ) -> None:
     async def run() -> None:
         folder = Path(tempfile.mkdtemp(prefix="zynk-e2e-"))
-        devnet = Devnet.create(folder, chain_id="zynk-equivocator", params=PARAMS)
+        devnet = Devnet.create(
+            folder,
+            chain_id="zynk-equivocator",
+            params=PARAMS,
+            extra_accounts=[(key.public_key, 2 * DELEGATED) for key in STAKERS],
+        )
         load = Load(devnet, nodes=list(HONEST), rate_tx_s=10)
         try:
             twin = add_twin(devnet, CULPRIT, seen_by)
             await devnet.start(EVERYBODY)
             await until_height(devnet, 1, EVERYBODY)
             await load.start()
+            await delegate(devnet)
             # What an empty twin says of heights long final harms nobody; those are not looked up.
             since = await height_of(devnet, 0)
             devnet.launch(twin)
@@ -136,18 +148,31 @@ def test_an_equivocator_is_slashed_within_ten_heights_and_the_others_go_on(
     asyncio.run(run())
 
 
+async def delegate(devnet: Devnet) -> None:
+    body = AmountBody(operator=culprit_of(devnet), amount=DELEGATED).encode()
+    async with RpcClient(devnet.nodes[0].url) as client:
+        message = Message("stake/delegate", body)
+        waits = [Wallet(client, key).submit([message]) for key in STAKERS]
+        await asyncio.gather(*waits)
+
+
 async def undelegate_on_and_on(devnet: Devnet) -> int:
-    """The culprit takes stake away in block after block, before, at and after its offence, until it
-    is out; how many times."""
-    key = load_key(devnet.nodes[CULPRIT].home / cfg.OPERATOR_KEY_FILE)
+    """The stakers take stake away in block after block, before, at and after the offence, until
+    the culprit is out; how many times."""
     count = 0
     async with RpcClient(devnet.nodes[0].url) as client:
-        wallet = Wallet(client, key)
+        wallets = [Wallet(client, key) for key in STAKERS]
         while (await validator(devnet, 0, CULPRIT))["status"] != "tombstoned":
-            body = AmountBody(operator=key.public_key, amount=SHARES + count).encode()
+            assert count < len(wallets) * ENTRIES_MAX, "the culprit is not punished"
+            body = AmountBody(operator=culprit_of(devnet), amount=SHARES + count).encode()
+            wallet = wallets[count % len(wallets)]
             await wallet.submit([Message("stake/undelegate", body)], timeout_ms=FINAL_TIMEOUT_MS)
             count += 1
     return count
+
+
+def culprit_of(devnet: Devnet) -> bytes:
+    return bytes.fromhex(operator_of(devnet, CULPRIT))
 
 
 async def validator(devnet: Devnet, index: int, whose: int) -> Validator:
@@ -175,13 +200,12 @@ def check_slash(found: list[Validator]) -> dict[str, int]:
 async def check_unbonding(devnet: Devnet, slash: dict[str, int]) -> list[Left]:
     """Bond and unbonding stake are smaller by exactly what they owe: stake that voted when the
     offence was made and left before the slash pays; what had left before does not."""
-    account = operator_of(devnet, CULPRIT)
-    answer = await ask(devnet, 0, "stake_unbonding", account=account)
+    answer = await ask(devnet, 0, "stake_unbonding", limit=100)
     entries: list[Left] = []
     for item in answer["entries"]:
         entry = UnbondingEntry.decode(bytes_of_text(item["row"]["value"]))
         pays = slash["offence_height"] - 1 <= entry.height < slash["slashed_height"]
-        entries.append(Left(entry.height, entry.amount, int(item["amount"])))
+        entries.append(Left(entry.delegator, entry.height, entry.amount, int(item["amount"])))
         assert int(item["amount"]) == (after_slash(entry.amount) if pays else entry.amount)
     paying = [e for e in entries if e.owed]
     assert paying, "something was unbonding, and liable"
@@ -208,15 +232,20 @@ async def check_set(devnet: Devnet, slashed_at: int) -> None:
 
 
 async def until_released(devnet: Devnet, entries: list[Left]) -> None:
-    """What the culprit undelegated comes out, less what it owes."""
-    account = operator_of(devnet, CULPRIT)
-    before = int((await ask(devnet, 0, "chain_account", account=account))["balance"])
+    """What was undelegated comes out, less what it owes."""
+    before = await balance_of_stakers(devnet)
     deadline = time.monotonic() + LIMIT_S
-    while (await ask(devnet, 0, "stake_unbonding", account=account))["entries"]:
+    while (await ask(devnet, 0, "stake_unbonding"))["entries"]:
         assert time.monotonic() < deadline, "the unbonding stake is not released"
         await asyncio.sleep(0.2)
-    after = int((await ask(devnet, 0, "chain_account", account=account))["balance"])
+    after = await balance_of_stakers(devnet)
     assert after - before == sum(entry.left for entry in entries)
+
+
+async def balance_of_stakers(devnet: Devnet) -> int:
+    accounts = [key.public_key.hex() for key in STAKERS]
+    answers = [await ask(devnet, 0, "chain_account", account=account) for account in accounts]
+    return sum(int(answer["balance"]) for answer in answers)
 
 
 def check_who_met_the_twin(devnet: Devnet, twin: int, seen_by: tuple[int, ...]) -> None:
@@ -235,8 +264,8 @@ def check_store(devnet: Devnet, index: int, slashed_at: int, entries: list[Left]
             for event in block_events(chain, height)
         ]
         with_evidence = [h for h in range(1, chain.height + 1) if chain.block(h).evidence]
-    assert with_evidence == [slashed_at], "one block carries evidence, and one is enough"
-    culprit = encode_account_id(bytes.fromhex(operator_of(devnet, CULPRIT)))
+    assert with_evidence[0] == slashed_at, "more could only be about an earlier offence"
+    culprit = encode_account_id(culprit_of(devnet))
     bonded = BONDED - sum(e.amount for e in entries if e.height < slashed_at)
     burned = bonded - after_slash(bonded)
     slashed = {"operator": culprit, "amount": str(burned), "reason": "double-sign"}
@@ -245,10 +274,16 @@ def check_store(devnet: Devnet, index: int, slashed_at: int, entries: list[Left]
         (slashed_at, "stake.slashed", slashed),
         (slashed_at, "stake.jailed", jailed),
     ]
-    released = [said for _, kind, said in events if kind == "stake.released"]
-    assert [(int(r["amount"]), int(r["burned"])) for r in released] == [
-        (entry.left, entry.owed) for entry in entries
-    ]
+    released: Counter[tuple[str, str]] = Counter()
+    expected: Counter[tuple[str, str]] = Counter()
+    for said in (said for _, kind, said in events if kind == "stake.released"):
+        released[said["account"], "amount"] += int(said["amount"])
+        released[said["account"], "burned"] += int(said["burned"])
+    for entry in entries:
+        account = encode_account_id(entry.account)
+        expected[account, "amount"] += entry.left
+        expected[account, "burned"] += entry.owed
+    assert released == expected
     document = GenesisDocument.parse((devnet.nodes[index].home / cfg.GENESIS_FILE).read_bytes())
     supply = sum(account.balance for account in document.accounts)
     burned_later = sum(entry.owed for entry in entries)

@@ -16,7 +16,7 @@ from ledger.staking_messages import (
 )
 from ledger.staking_record import POWER_UNIT, tokens_of_shares, vrf_key_at
 from ledger.staking_rewards import read_distribution, settle
-from ledger.staking_rows import read_candidates, read_unbonding
+from ledger.staking_rows import read_candidates, read_consensus_key, read_unbonding
 from ledger.staking_unbonding import compute_released, read_queue
 from ledger.validator_rows import NEXT_KEY, SET_KEY
 from ledger.validator_set import ValidatorSet
@@ -46,7 +46,7 @@ class Comparison:
         expected = {}
         for number, validator in twin.validators.items():
             own, least = validator.value(number), self.twin.params.self_bond_min
-            out = validator.slash is not None or validator.jailed_until or validator.retired
+            out = bool(validator.offences) or validator.jailed_until or validator.retired
             power = world.validator(number).tokens // POWER_UNIT
             if out or power < 1 or number not in validator.lots:
                 continue
@@ -73,6 +73,11 @@ class Comparison:
         self._owners.update(present)
         members = ValidatorSet.decode(row).validators
         assert key != NEXT_KEY or all(member.public_key in present for member in members)
+        height = self.twin.height + (2 if key == NEXT_KEY else 1)
+        for member in members:
+            owner = read_consensus_key(self.world.state, member.public_key)
+            assert owner is not None
+            assert owner.may_vote_at(height)
         return {self._owners[member.public_key]: member.power for member in members}
 
     def stakes(self) -> None:
@@ -85,6 +90,9 @@ class Comparison:
             slack = validator.commission_slack + 1
             near(owed, validator.commission_owed, slack, "commission")
             assert record.consensus_key == key_of(CONSENSUS, validator.consensus).public_key
+            owner = read_consensus_key(world.state, record.consensus_key)
+            assert owner is not None
+            assert (owner.operator, owner.last) == (account(number), validator.key_end)
             assert record.cosign_key == key_of(COSIGN, validator.cosign).public_key
             counts = validator.next_vrf_height and twin.height >= validator.next_vrf_height
             vrf = validator.next_vrf if counts else validator.vrf

@@ -30,18 +30,19 @@ def on_grid(value: Fraction) -> Fraction:
 @dataclass
 class Lot:
     """`weight` tokens in a validator, `ghost` of them burned but not taken yet. With a hop: from
-    `source`, which it left at `height`, liable until `until_ms`."""
+    `source`, which it left at `height`, liable until `until_ms`; `paid` once it has burned."""
 
     weight: Fraction
     source: int = -1
     height: int = 0
     until_ms: int = 0
     ghost: Fraction = ZERO
+    paid: bool = False
 
 
 @dataclass
 class Leaving:
-    """A stake in the queue; `via` as a lot's hop."""
+    """A stake in the queue; `via` as a lot's hop. `paid`: the validators that it has paid for."""
 
     delegator: int
     operator: int
@@ -51,6 +52,9 @@ class Leaving:
     err: Fraction
     via: Lot | None = None
     ghost: Fraction = ZERO
+    paid: set[int] = field(default_factory=set)
+    is_entry: bool = True
+    """False for less than 1 uzynk, which does not wait."""
 
 
 @dataclass
@@ -68,7 +72,11 @@ class TwinValidator:
     limbo: Fraction = ZERO
     jailed_until: int = 0
     retired: bool = False
-    slash: tuple[int, int, int, int] | None = None
+    key_end: int | None = None
+    """The last height of its consensus key: it has retired, and the set does without it."""
+    offences: list[int] = field(default_factory=list)
+    slashed: tuple[int, int] = (0, 0)
+    """Height and time of the slash, if there are offences."""
     worthless: bool = False
     err: Fraction = ZERO
     commission_slack: Fraction = ZERO
@@ -131,16 +139,21 @@ class Twin:
 
     def begin(self, step_ms: int) -> None:
         """After the block's punishments, at its height and time."""
-        year = (self.time_ms - step_ms - self.start_ms) // YEAR_MS
-        rate = self.params.inflation_ppm
-        for _ in range(year):
-            rate = rate * (PPM - self.params.inflation_decay_ppm) // PPM
-        rate = max(rate, self.params.inflation_ppm_min)
-        self.pot += on_grid(self.supply() * rate * step_ms / (PPM * YEAR_MS))
+        if self.height == 1:
+            self.start_ms = self.time_ms
+        else:
+            self._mint(step_ms)
         while self.leaving and self.leaving[0].due_ms <= self.time_ms:
             entry = self.leaving.pop(0)
             self.balances[entry.delegator] += entry.value
             self.slack[entry.delegator] += entry.err + 3
+
+    def _mint(self, step_ms: int) -> None:
+        rate = self.params.inflation_ppm
+        for _ in range((self.time_ms - step_ms - self.start_ms) // YEAR_MS):
+            rate = rate * (PPM - self.params.inflation_decay_ppm) // PPM
+        rate = max(rate, self.params.inflation_ppm_min)
+        self.pot += on_grid(self.supply() * rate * step_ms / (PPM * YEAR_MS))
 
     def end(self, following: dict[int, int]) -> None:
         """Rewards to each delegator of who voted; `following` votes on the height after the
@@ -154,6 +167,9 @@ class Twin:
             if voted.get(operator, 0) != voting.get(operator, 0):
                 self.pot, validator.limbo = self.pot + validator.limbo, ZERO
         self.sets = [voting, following]
+        for operator, validator in self.validators.items():
+            if validator.retired and operator not in following and validator.key_end is None:
+                validator.key_end = self.height + 1
 
     def _reward(self, operator: int, earned: Fraction) -> None:
         validator = self.validators[operator]
@@ -173,36 +189,50 @@ class Twin:
 
     # --- punishment ---
 
-    def slash_double_sign(self, operator: int, offence: int) -> None:
+    def slash_double_sign(self, operator: int, offence: int) -> bool:
+        """False if it changes nothing. What is bonded pays at the first evidence; what had left by
+        then, whenever evidence shows an offence that it backed, and once."""
         validator, ppm = self.validators[operator], self.params.slash_double_sign_ppm
-        validator.slash = (offence, self.height, ppm, self.time_ms)
-        self._burn_bonded(validator, ppm)
+        if validator.offences and offence >= min(validator.offences):
+            return False
+        again = ", by later evidence" if validator.offences else ""
+        if not validator.offences:
+            validator.slashed = self.height, self.time_ms
+            self._burn_bonded(validator, ppm)
+        validator.offences.append(offence)
         for holder in self.validators.values():
             for lots in holder.lots.values():
                 for lot in lots[1:]:
-                    if lot.source == operator and self._is_liable(lot, offence):
+                    if lot.source != operator or lot.paid:
+                        continue
+                    if self._backed(validator, offence, lot.height, lot.until_ms):
                         lot.ghost += on_grid((lot.weight - lot.ghost) * ppm / PPM)
-                        self._count("hop")
+                        lot.paid = True
+                        self._count(f"hop{again}")
         for entry in self.leaving:
-            liable = offence <= entry.height + 1 and self.height > entry.height
-            via = entry.via
-            if entry.operator == operator and liable and self.time_ms < entry.due_ms:
-                self._count("unbonding")
-            elif via is not None and via.source == operator and self._is_liable(via, offence):
-                self._count("hop, then unbonding")
-            else:
-                continue
-            burned = on_grid(entry.value * ppm / PPM)
-            entry.value, entry.ghost = entry.value - burned, entry.ghost + burned
+            ways = [("unbonding", entry.operator, entry.height, entry.due_ms)]
+            if entry.via is not None:
+                via = entry.via
+                ways.append(("hop, then unbonding", via.source, via.height, via.until_ms))
+            for what, source, height, until_ms in ways:
+                if source != operator or operator in entry.paid:
+                    continue
+                if self._backed(validator, offence, height, until_ms):
+                    burned = on_grid(entry.value * ppm / PPM)
+                    entry.value, entry.ghost = entry.value - burned, entry.ghost + burned
+                    entry.paid.add(operator)
+                    self._count(what + again)
+        return True
 
-    def _is_liable(self, hop: Lot, offence: int) -> bool:
-        return (
-            offence <= hop.height + 1 and self.height > hop.height and self.time_ms < hop.until_ms
-        )
+    @staticmethod
+    def _backed(validator: TwinValidator, offence: int, left: int, until_ms: int) -> bool:
+        """Stake that left at `left` voted at the offence, was gone at the slash, and liable."""
+        slashed_height, slashed_ms = validator.slashed
+        return offence <= left + 1 and left < slashed_height and slashed_ms < until_ms
 
     def slash_downtime(self, operator: int) -> None:
         validator = self.validators[operator]
-        if validator.slash is None and not validator.jailed_until:
+        if not validator.offences and not validator.jailed_until:
             validator.jailed_until = self.time_ms + self.params.downtime_jail_ms
             self._burn_bonded(validator, self.params.slash_downtime_ppm)
 
@@ -242,7 +272,7 @@ class Twin:
         self._drop_if_empty(validator, delegator)
 
     def is_open(self, hop: Lot) -> bool:
-        return self.validators[hop.source].slash is None and self.time_ms < hop.until_ms
+        return not hop.paid and self.time_ms < hop.until_ms
 
     def _drop_if_empty(self, validator: TwinValidator, delegator: int) -> None:
         if not any(lot.weight for lot in validator.lots[delegator]):
@@ -257,7 +287,7 @@ class Twin:
             return "stake/no-validator"
         if validator.retired:
             return "stake/retired"
-        if validator.slash is not None:
+        if validator.offences:
             return "stake/tombstoned"
         return ""
 

@@ -65,6 +65,7 @@ from ledger.staking_rows import (
     UnbondingEntry,
     decode_candidates,
     decode_key_owner,
+    decode_open_entries,
     encode_candidates,
     encode_key_owner,
 )
@@ -230,6 +231,9 @@ def _staking_decoders() -> dict[str, Decoder]:
         ),
         "unbonding entry": Decoder(
             UnbondingEntry.decode, lambda e: e.encode(), UNBONDING_BYTES_MAX, entry.encode()
+        ),
+        "open entries": Decoder(
+            decode_open_entries, codec.encode, SMALL_ROW_BYTES_MAX, codec.encode(8)
         ),
         "candidates": Decoder(
             decode_candidates,

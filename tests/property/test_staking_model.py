@@ -69,8 +69,10 @@ KINDS = {
     "unjail": 6,
     "retire": 2,
 }
-STATES = {"bonded", "jailed", "retired", "unbonding", "hop", "hop, then unbonding"}
-# All but `overflow`, which takes 2^64 shares: a unit test has it.
+LEFT_STATES = ("unbonding", "hop", "hop, then unbonding")
+STATES = {"bonded", "jailed", "retired", *LEFT_STATES}
+STATES |= {f"{state}, by later evidence" for state in LEFT_STATES}
+# All but `overflow`, which takes 2^64 shares, and `queue-full`: unit tests have them.
 CODES = (
     "no-validator",
     "exists",
@@ -87,6 +89,7 @@ CODES = (
     "too-few-shares",
     "hop-open",
     "too-many-hops",
+    "too-many-entries",
     "worthless",
 )
 
@@ -114,6 +117,7 @@ class Episode:
         self.twin = Twin(self.params, bonds, balances, START_MS)
         self.next_key = 100
         self.comparison = Comparison(self.world, self.twin)
+        self.decoyed: tuple[int, int] | None = None
         self.codes: Counter[str] = Counter()
         self.messages = 0
 
@@ -135,11 +139,11 @@ class Episode:
         """Before the block, as evidence and liveness would."""
         rng, twin = self.rng, self.twin
         if rng.random() < 0.12:
-            operator = self.some_offender()
-            offence = max(0, twin.height - rng.choice([0, 1, 2, 3, 5, 10]))
-            if twin.validators[operator].slash is None:
+            operator, left = self.decoyed or self.some_offender()
+            self.decoyed = (operator, left) if rng.random() < 0.4 else None
+            offence = max(0, left + rng.choice([5, 3, 2] if self.decoyed else [1, 1, 0, -2, -5]))
+            if twin.slash_double_sign(operator, offence):
                 slash_double_sign(context, account(operator), offence)
-                twin.slash_double_sign(operator, offence)
             else:
                 with pytest.raises(InvalidInputError):
                     slash_double_sign(context, account(operator), offence)
@@ -148,13 +152,16 @@ class Episode:
             slash_downtime(context, account(operator))
             twin.slash_downtime(operator)
 
-    def some_offender(self) -> int:
-        """Mostly one for which stake that has left still answers."""
+    def some_offender(self) -> tuple[int, int]:
+        """Mostly one for which stake that has left still answers, and when it left."""
         twin = self.twin
         lots = [lot for v in twin.validators.values() for own in v.lots.values() for lot in own]
-        left = [lot.source for lot in lots if lot.source >= 0]
-        left += [entry.via.source for entry in twin.leaving if entry.via is not None]
-        return self.rng.choice(left if left and self.rng.random() < 0.6 else list(twin.validators))
+        lots += [entry.via for entry in twin.leaving if entry.via is not None]
+        left = [(lot.source, lot.height) for lot in lots if lot.source >= 0]
+        left += [(entry.operator, entry.height) for entry in twin.leaving]
+        if left and self.rng.random() < 0.6:
+            return self.rng.choice(left)
+        return self.rng.choice(list(twin.validators)), twin.height
 
     def message(self) -> None:
         rng, twin = self.rng, self.twin
@@ -219,11 +226,16 @@ class Episode:
         shares = self.some_shares(sum(sizes))
         if not code and shares > sum(sizes):
             code = "stake/too-few-shares"
+        amounts = self.amounts(operator, payer, sizes, shares) if not code else []
+        waiting = [e for e in twin.leaving if (e.operator, e.delegator) == (operator, payer)]
+        if sum(e.is_entry for e in waiting) + sum(n > 0 for n in amounts) > HOPS_MAX + 1:
+            code = "stake/too-many-entries"
         if not code:
             twin.touch(operator, payer)
             validator = twin.validators[operator]
             doubt = validator.err + 3
-            for value, lot in twin.take(operator, payer, sizes, shares):
+            parts = twin.take(operator, payer, sizes, shares)
+            for (value, lot), amount in zip(parts, amounts, strict=True):
                 twin.leaving.append(
                     Leaving(
                         payer,
@@ -233,9 +245,22 @@ class Episode:
                         twin.time_ms + self.params.unbonding_ms,
                         doubt,
                         via=lot if lot.source >= 0 else None,
+                        is_entry=amount > 0,
                     )
                 )
         return AmountBody(operator=account(operator), amount=shares).encode(), code
+
+    def amounts(self, operator: int, payer: int, sizes: list[int], shares: int) -> list[int]:
+        """Whole uzynk for each part of `shares`: the price rises a little with each."""
+        record = self.comparison.peek(operator, payer)[0].record
+        tokens, total = record.tokens, record.shares
+        found = []
+        for size in sizes:
+            part = min(size, shares)
+            if part:
+                found.append(part * tokens // total)
+                shares, total, tokens = shares - part, total - part, tokens - found[-1]
+        return found
 
     def sizes(self, operator: int, delegator: int) -> tuple[list[int], str]:
         """Shares of each lot (the free one first), or why there are none."""

@@ -92,11 +92,12 @@ class World:
             topic="tx/test",
             on_pending=lambda: None,
         )
+        self.evidence = EvidencePool(self.chain, self.store, lambda *_: None)
         self.driver = ConsensusDriver(
             chain=self.chain,
             core=cast(Core, self.core),
             make_facts=lambda _: self.chain.plain_facts(PROPOSER),
-            evidence=EvidencePool(self.chain, self.store, lambda *_: None),
+            evidence=self.evidence,
             guard=self.guard,
             link=cast(P2PLink, self.link),
             txpool=self.pool,

@@ -7,7 +7,7 @@ pool, the sets moved up before the modules end), and checks every invariant afte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from ledger import codec
@@ -15,8 +15,9 @@ from ledger.accounts import FEES_KEY, Account, account_key, read_account
 from ledger.ed25519 import KeyPair
 from ledger.execution import BlockFacts, Event, StateView, TxFailure
 from ledger.genesis_state import GenesisState
-from ledger.params import ChainParams
+from ledger.params import PARAMS_KEY, ChainParams
 from ledger.pools import add_to_pool
+from ledger.staking_candidates import touch_candidates
 from ledger.staking_genesis import GenesisStake, genesis_staking
 from ledger.staking_handlers import stake_handlers
 from ledger.staking_invariants import check_staking
@@ -226,6 +227,14 @@ class World:
         codes = [self.run(*tx) for tx in txs]
         self.end()
         return codes
+
+    def change_params(self, **changed: int) -> None:
+        """As governance does at the end of a block: they count from the next one on."""
+        self.params = self.context.params = replace(self.params, **changed)
+        self.state.put(PARAMS_KEY, self.params.encode())
+        touch_candidates(self.state)
+        self.state.keep()
+        self.check()
 
     def check(self) -> None:
         check_staking(self.state)

@@ -98,6 +98,14 @@ def test_an_offender_is_punished_once_whatever_else_it_signed() -> None:
         with pytest.raises(InvalidInputError, match="punished before"):
             carry(world, more.encode())
         assert world.rows == rows
+    carry(world, evidence(height=4).encode())  # what left between 4 and 5 has not paid yet
+    record = read_validator(world.state, OPERATOR)
+    assert record is not None
+    assert record.slash is not None
+    assert (record.slash.offence_height, record.slash.slashed_height) == (4, 9)
+    assert [event.type for event in world.events].count("stake.slashed") == 1
+    with pytest.raises(InvalidInputError, match="punished before"):
+        carry(world, evidence((F, A), (F, B), height=4).encode())
     fresh = new_world()
     with pytest.raises(InvalidInputError, match="punished before"):
         carry(fresh, evidence().encode(), evidence((F, A), (F, B)).encode())

@@ -24,7 +24,7 @@ from ledger.staking_rows import read_validator
 from tests.unit.block_context import BlockWorld
 from tests.unit.chain_fixture import CHAIN_ID, GENESIS, NETWORK, PARAMS, VALIDATOR_KEYS
 
-WINDOW, MISSED_MAX = 40, 5
+WINDOW, MISSED_MAX = 40, 20
 HASHES = [bytes([n]) * 32 for n in range(200)]
 KEYS = [v.public_key for v in GENESIS.validators.validators]
 LATE = KEYS[3]

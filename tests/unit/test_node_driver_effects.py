@@ -22,8 +22,9 @@ from consensus.statement import Statement, StatementKind
 from ledger.certificate import VoteKind
 from ledger.errors import InvalidInputError
 from node import wire
-from tests.unit.chain_fixture import FAUCET, advance, build, certify, transfer
+from tests.unit.chain_fixture import FAUCET, advance, build, certify, key_of, transfer
 from tests.unit.driver_world import MESSAGE, SEND, World, assert_stopped, run
+from tests.unit.test_accountability import evidence
 
 
 def test_what_is_to_persist_is_synced_before_anything_is_sent(tmp_path: Path) -> None:
@@ -179,6 +180,22 @@ def test_a_final_block_that_breaks_our_rules_stops_the_driver(tmp_path: Path) ->
         world.perform(fx.Finalise(block=bad, certificate=certify(bad)), SEND)
         assert_stopped(world, "breaks our rules")
         assert world.chain.height == 0
+
+    run(tmp_path, test)
+
+
+def test_evidence_goes_to_the_pool_and_false_evidence_is_the_senders_fault(
+    tmp_path: Path,
+) -> None:
+    async def test(world: World) -> None:
+        tag = bytes([wire.TAG_EVIDENCE])
+        world.driver.on_message("a", tag + evidence(height=1).encode())
+        assert len(world.evidence) == 1
+        world.driver.on_message("a", tag + evidence(height=2**60, key=key_of(3)).encode())
+        for data in (b"", evidence(height=1, key=key_of(3)).encode()):
+            with pytest.raises(InvalidInputError):
+                world.driver.on_message("a", tag + data)
+        assert len(world.evidence) == 1
 
     run(tmp_path, test)
 

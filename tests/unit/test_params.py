@@ -40,6 +40,13 @@ def test_a_parameter_out_of_range_is_refused_by_name(name: str, value: object) -
         dataclasses.replace(DEFAULT, **{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
+def test_less_than_half_a_window_of_missed_heights_jails_nobody() -> None:
+    dataclasses.replace(DEFAULT, downtime_window=41, downtime_missed_max=21)
+    for missed_max in (1, 20):
+        with pytest.raises(InvalidInputError, match="downtime_missed_max"):
+            dataclasses.replace(DEFAULT, downtime_window=41, downtime_missed_max=missed_max)
+
+
 def test_a_row_with_a_field_too_few_or_too_many_is_refused() -> None:
     values = codec.decode(DEFAULT.encode(), bytes_max=512)
     for other in (values[:-1], [*values, 1], [], 5):

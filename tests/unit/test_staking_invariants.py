@@ -20,6 +20,7 @@ from ledger.staking_invariants import check_staking
 from ledger.staking_messages import CONSENSUS, VRF
 from ledger.staking_module import StakingModule
 from ledger.staking_rows import (
+    open_entries_key,
     read_validator,
     validator_key,
 )
@@ -46,8 +47,9 @@ def test_a_broken_invariant_is_named() -> None:
     broken = {
         "supply = balances": (SUPPLY_KEY, codec.encode(5)),
         "pool/rewards": (REWARDS_KEY, codec.encode(1)),
+        "open entries": (open_entries_key(account(1), account(1)), codec.encode(2)),
         "power in force": None,
-        "the candidates": (b"validators\0candidates", codec.encode([])),
+        "list of candidates": (b"validators\0candidates", codec.encode([])),
         "the next set": (NEXT_KEY, ValidatorSet.decode(World().state.get(SET_KEY) or b"").encoded),
     }
     for name, change in broken.items():

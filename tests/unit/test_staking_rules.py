@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from ledger import codec
+from ledger.block import EVIDENCE_MAX
 from ledger.genesis_state import SUPPLY_KEY
+from ledger.governance_rows import OPEN_MAX
 from ledger.pools import REWARDS_KEY, UNBONDING_KEY, read_amount
 from ledger.staking_candidates import order_candidates, touch
 from ledger.staking_messages import CONSENSUS, VRF
@@ -13,20 +15,23 @@ from ledger.staking_record import vrf_key_at
 from ledger.staking_rewards import YEAR_MS, compute_inflation_ppm
 from ledger.staking_rows import (
     CANDIDATES_MAX,
+    HOPS_MAX,
     Candidate,
     KeyOwner,
     read_candidates,
     read_consensus_key,
 )
-from ledger.staking_unbonding import RELEASED_MAX, read_queue
+from ledger.staking_unbonding import ADDED_MAX, ENTRIES_MAX, RELEASED_MAX, read_queue
+from ledger.tx_result import EVENTS_MAX
 from ledger.validator_rows import LAST_KEY, NEXT_KEY, SET_KEY
-from ledger.validator_set import ValidatorSet
+from ledger.validator_set import VALIDATORS_MAX, ValidatorSet
 from tests.unit.staking_txs import (
     create,
     delegate,
     downtime,
     keys,
     new_key,
+    redelegate,
     retire,
     settle,
     undelegate,
@@ -113,6 +118,32 @@ def test_the_list_of_candidates_is_bounded() -> None:
     assert (kept[0].power, kept[-1].power) == (599, 599 - CANDIDATES_MAX + 1)
 
 
+def test_a_lower_self_bond_min_lets_in_who_was_below_the_old_one() -> None:
+    world = World(params=dataclasses.replace(PARAMS, self_bond_min=10**9))
+    world.block(delegate(5, 1, 10**9), undelegate(1, 1, 1))
+    assert consensus(1) not in powers(world, NEXT_KEY)
+    world.change_params(self_bond_min=10**9 - 1)
+    world.block()
+    assert powers(world, NEXT_KEY)[consensus(1)] == 1999
+    world.change_params(self_bond_min=10**9 + 1)
+    world.block()
+    assert read_candidates(world.state) == []
+    world.block(delegate(2, 2, 1))
+    assert set(powers(world, NEXT_KEY)) == {consensus(2)}
+    world.change_params(self_bond_min=1)
+    world.block()
+    assert len(powers(world, NEXT_KEY)) == 4
+
+
+def test_who_is_below_the_minimum_and_retires_is_never_let_in() -> None:
+    world = World(params=dataclasses.replace(PARAMS, self_bond_min=10**9))
+    world.block(*(undelegate(n, n, 1) for n in (1, 2, 3)))
+    world.block(retire(1), undelegate(2, 2, 10**9 - 1), punish=downtime(3))
+    world.change_params(self_bond_min=1)
+    world.block()
+    assert set(powers(world, NEXT_KEY)) == {consensus(0)}
+
+
 def test_touching_twice_marks_once_also_across_two_marks() -> None:
     world = World()
     low, high = bytes(16) + b"\1" * 16, b"\2" * 16 + bytes(16)
@@ -135,6 +166,30 @@ def test_rotating_a_key_keeps_stake_and_liability() -> None:
     assert consensus(9) in powers(world, NEXT_KEY)
     assert consensus(0) not in powers(world, NEXT_KEY)
     assert world.validator(0).power == world.validator(0).tokens // 10**6
+
+
+def test_the_key_of_a_retired_validator_ends_with_its_last_height() -> None:
+    """Else whoever buys it later could burn the stake that has not left."""
+    world = World()
+    world.block()
+    world.block(retire(0))  # height 2: it votes on 3, and not on 4
+    owner = read_consensus_key(world.state, consensus(0))
+    assert owner == KeyOwner(account(0), 1, 3)
+    assert consensus(0) in powers(world, SET_KEY)
+    world.block()
+    world.block(delegate(5, 1, 10**9), withdraw(0, 0))
+    assert read_consensus_key(world.state, consensus(0)) == owner, "it ends once"
+
+
+def test_a_retired_validator_that_the_set_can_not_do_without_keeps_its_key() -> None:
+    world = World((10**9,))
+    world.block(keys(0, consensus=new_key(0, CONSENSUS, 9)), retire(0))
+    world.block()
+    world.block(delegate(5, 0, 10**6), settle(5, 0, 0))
+    assert read_consensus_key(world.state, consensus(9)) == KeyOwner(account(0), 3, None)
+    world.block(create(5, 5))  # height 4
+    assert read_consensus_key(world.state, consensus(9)) == KeyOwner(account(0), 3, 5)
+    assert read_consensus_key(world.state, consensus(0)) == KeyOwner(account(0), 1, 2)
 
 
 def test_a_new_vrf_key_counts_after_the_delay() -> None:
@@ -196,6 +251,7 @@ def test_what_a_validator_without_shares_earns_goes_to_all() -> None:
 def test_inflation_is_of_the_supply_by_block_time_and_falls() -> None:
     world = World(params=INFLATING)
     supply = read_amount(world.state, SUPPLY_KEY)
+    world.block()
     for _ in range(10):
         world.block(step_ms=YEAR_MS // 10)
     grown = read_amount(world.state, SUPPLY_KEY)
@@ -208,11 +264,24 @@ def test_inflation_is_of_the_supply_by_block_time_and_falls() -> None:
 
 def test_the_rest_of_minting_is_kept() -> None:
     one, many = World(params=INFLATING), World(params=INFLATING)
+    for world in (one, many):
+        world.block()
     one.block(step_ms=1_000_000)
     for _ in range(1000):
         many.block(step_ms=1000)
     made = [read_amount(w.state, REWARDS_KEY) for w in (one, many)]
     assert made[0] <= made[1] <= made[0] + made[0] // 10_000
+
+
+def test_the_time_before_block_1_mints_nothing() -> None:
+    """Else a genesis time of long ago, or of 0, would be a present to the first validators."""
+    world = World(params=INFLATING)
+    supply = read_amount(world.state, SUPPLY_KEY)
+    world.block(step_ms=30 * YEAR_MS)
+    assert read_amount(world.state, SUPPLY_KEY) == supply
+    world.block(step_ms=YEAR_MS)
+    minted = read_amount(world.state, SUPPLY_KEY) - supply
+    assert minted == supply // 10, "the first year begins with block 1"
 
 
 def test_the_supply_does_not_pass_u64() -> None:
@@ -225,20 +294,85 @@ def test_the_supply_does_not_pass_u64() -> None:
 # --- unbonding ---
 
 
-def test_unbonding_is_paid_when_due_and_256_a_block() -> None:
+def crowd(count: int) -> list[tuple[int, int]]:
+    """(delegator, validator) of stakes, all different."""
+    return [(4 + at // 4, at % 4) for at in range(count)]
+
+
+def undelegating(count: int) -> World:
+    """A block takes in `count` entries of as many stakes, and all there is room for if more."""
+    world = World(accounts=5 + count // 4)
+    stakes = crowd(count)
+    world.block(*(delegate(who, whose, 10**6) for who, whose in stakes))
+    codes = world.block(*(undelegate(who, whose, 1000) for who, whose in stakes))
+    assert codes == [""] * min(count, ADDED_MAX) + ["stake/queue-full"] * (count - ADDED_MAX)
+    return world
+
+
+def test_unbonding_is_paid_when_due_one_event_an_account() -> None:
     world = World()
-    world.block(delegate(5, 0, 10**6))
-    count = RELEASED_MAX + 3
-    world.block(*(undelegate(5, 0, 1 + i) for i in range(count)))
-    assert read_queue(world.state) == (0, count)
+    world.block(delegate(5, 0, 10**6), delegate(5, 1, 10**6), delegate(6, 0, 10**6))
+    world.block(undelegate(5, 0, 3), undelegate(6, 0, 4), undelegate(5, 1, 5))
     world.block(step_ms=PARAMS.unbonding_ms - 1)
-    assert read_queue(world.state) == (0, count)
+    assert read_queue(world.state) == (0, 3)
     world.block(step_ms=1)
-    assert read_queue(world.state) == (RELEASED_MAX, count)
-    world.block()
-    assert read_queue(world.state) == (count, count)
+    assert read_queue(world.state) == (3, 3)
     assert read_amount(world.state, UNBONDING_KEY) == 0
-    assert world.account(5).balance == BALANCE - 10**6 + count * (count + 1) // 2
+    assert world.account(5).balance == BALANCE - 2 * 10**6 + 8
+    assert world.account(6).balance == BALANCE - 10**6 + 4
+    told = [dict(e.attributes) for e in world.context.events if e.type == "stake.released"]
+    assert [(t["amount"], t["burned"]) for t in told] == [("8", "0"), ("4", "0")]
+
+
+def test_a_stake_has_eight_open_entries_at_most() -> None:
+    world = World()
+    world.block(delegate(5, 0, 10**6), delegate(5, 1, 10**6), delegate(6, 0, 10**6))
+    world.block(*(undelegate(5, 0, 1) for _ in range(5)))
+    codes = world.block(*(undelegate(5, 0, 1) for _ in range(4)))
+    assert codes == ["", "", "", "stake/too-many-entries"]
+    assert world.delegation(0, 5).shares == 10**6 - 8, "what failed took nothing"
+    assert world.block(undelegate(5, 1, 1), undelegate(6, 0, 1)) == ["", ""], "of others, yes"
+    world.block(step_ms=PARAMS.unbonding_ms - 1500)
+    assert world.block(undelegate(5, 0, 1)) == [""], "some are out"
+
+
+def test_a_stake_with_all_its_hops_leaves_at_once() -> None:
+    world = World((10**9,) * 9)
+    world.block(*(delegate(5, source, 1000) for source in range(9)))
+    world.block(*(redelegate(5, source, 0, 1000) for source in range(1, 8)))
+    assert len(world.delegation(0, 5).hops) == HOPS_MAX
+    assert world.block(undelegate(5, 0, 8000)) == [""]
+    assert read_queue(world.state) == (0, ENTRIES_MAX)
+
+
+def test_a_block_takes_in_so_many_entries_and_lets_out_twice_as_many() -> None:
+    world = undelegating(ADDED_MAX + 3)
+    late = [undelegate(who, whose, 1000) for who, whose in crowd(ADDED_MAX + 3)[ADDED_MAX:]]
+    assert world.block(*late) == [""] * 3, "the next block has room"
+
+
+def test_nobody_fills_the_queue_so_that_others_wait() -> None:
+    """Entries that fill block after block are out as soon as they are due, and so is the next."""
+    world = undelegating(ADDED_MAX)
+    stakes = crowd(ADDED_MAX)
+    full = 4
+    for _ in range(full - 1):
+        world.block(*(undelegate(who, whose, 1000) for who, whose in stakes))
+    world.block(undelegate(0, 0, 77))
+    count = full * ADDED_MAX + 1
+    world.block(step_ms=PARAMS.unbonding_ms)  # chain stood still: all of them are due at once
+    assert read_queue(world.state) == (RELEASED_MAX, count)
+    assert RELEASED_MAX == 2 * ADDED_MAX
+    world.block(*(undelegate(who, whose, 1000) for who, whose in stakes))
+    assert read_queue(world.state) == (2 * RELEASED_MAX, count + ADDED_MAX)
+    world.block()
+    assert world.account(0).balance == BALANCE + 77
+
+
+def test_the_events_of_a_block_fit_its_result_whatever_falls_due() -> None:
+    """With every validator of the largest set jailed and all evidence that a block may carry."""
+    others = 2 * VALIDATORS_MAX + 2 * EVIDENCE_MAX + 2 * OPEN_MAX
+    assert RELEASED_MAX + others <= EVENTS_MAX
 
 
 def test_a_shorter_time_does_not_overtake() -> None:

@@ -12,7 +12,6 @@ from ledger.staking_slashing import jail, slash_double_sign, slash_downtime
 from ledger.staking_unbonding import read_queue
 from tests.unit.staking_txs import (
     delegate,
-    double_sign,
     downtime,
     redelegate,
     settle,
@@ -98,29 +97,93 @@ def test_stake_under_no_hop_is_undelegated_first_and_then_the_oldest_hop() -> No
     assert read_queue(world.state) == (0, 3)
 
 
-def test_a_hop_ends_with_its_time_or_with_the_slash_of_its_source() -> None:
+def test_a_hop_ends_with_its_time_or_once_it_has_paid() -> None:
     world = World()
-    world.block(delegate(5, 0, 10), delegate(5, 1, 10))
-    world.block(redelegate(5, 0, 2, 10), redelegate(5, 1, 2, 10))
+    world.block(delegate(5, 0, 10), delegate(5, 1, 100))
+    world.block(redelegate(5, 0, 2, 10), redelegate(5, 1, 2, 100))
     assert world.block(redelegate(5, 2, 3, 1)) == ["stake/hop-open"]
-    offence_later = 4  # the stake had left: it pays nothing, and nothing can come any more
-    world.block(punish=double_sign_at(0, offence_later))
-    assert world.block(redelegate(5, 2, 3, 10)) == [""]
+    world.block(punish=double_sign_at(0, 4))  # the stake had left, but an earlier offence may come
+    assert world.block(redelegate(5, 2, 3, 1)) == ["stake/hop-open"]
+    world.block(punish=double_sign_at(1, 3))
+    assert world.block(redelegate(5, 2, 3, 95)) == [""]
     assert world.block(redelegate(5, 2, 3, 1)) == ["stake/hop-open"]
     assert world.block(redelegate(5, 2, 3, 10), step_ms=PARAMS.unbonding_ms) == [""]
 
 
+@pytest.mark.parametrize("offences", [(4,), (5, 4), (9, 5, 4, 1), (4, 1)])
+def test_no_order_of_evidence_shields_stake_that_left(offences: tuple[int, ...]) -> None:
+    """The offence at 4 was made with the power of what left in 3: whatever else its signer
+    confesses, and when, all of it pays, and pays once."""
+    world = World()
+    world.block(delegate(5, 0, 10**6), delegate(6, 0, 10**6))
+    world.block()
+    world.block(undelegate(0, 0, 999_000_000), undelegate(5, 0, 10**6), redelegate(6, 0, 1, 10**6))
+    world.block()
+    world.block(undelegate(0, 0, 500_000))  # bonded at the offence at 5, if that is the first
+    while world.height < 9:
+        world.block()
+    for offence in offences:
+        world.block(punish=double_sign_at(0, offence))
+    world.block(settle(7, 1, 6))
+    assert world.delegation(1, 6).shares == 950_000
+    assert world.validator(0).tokens == 475_000
+    world.block(step_ms=PARAMS.unbonding_ms)
+    assert world.account(5).balance == BALANCE - 50_000
+    assert world.account(0).balance == BALANCE + 950 * 999_000 + 475_000
+
+
+def test_later_evidence_takes_nothing_of_stake_that_left_before_its_offence() -> None:
+    world = World()
+    world.block(delegate(5, 0, 10**6), delegate(6, 0, 10**6))
+    world.block(undelegate(5, 0, 10**6), redelegate(6, 0, 1, 10**6))  # votes on 3
+    world.block(punish=double_sign_at(0, 8))
+    world.block(punish=double_sign_at(0, 4))
+    world.block(settle(7, 1, 6))
+    assert [hop.shares for hop in world.delegation(1, 6).hops] == [10**6]
+    world.block(punish=double_sign_at(0, 3))
+    world.block(settle(7, 1, 6))
+    assert (world.delegation(1, 6).shares, world.delegation(1, 6).hops) == (950_000, ())
+    world.block(step_ms=PARAMS.unbonding_ms)
+    assert world.account(5).balance == BALANCE - 50_000
+
+
+def test_stake_that_left_after_the_first_slash_paid_with_the_rest() -> None:
+    world = World()
+    world.block(delegate(5, 0, 10**6))
+    world.block(punish=double_sign_at(0, 2))
+    world.block(undelegate(5, 0, 10**6))
+    world.block(punish=double_sign_at(0, 1))
+    world.block(step_ms=PARAMS.unbonding_ms)
+    assert world.account(5).balance == BALANCE - 50_000
+
+
+def test_what_was_not_liable_any_more_at_the_first_slash_never_pays() -> None:
+    world = World()
+    world.block(delegate(6, 0, 10**6))
+    world.block(redelegate(6, 0, 1, 10**6))
+    world.block(step_ms=PARAMS.unbonding_ms, punish=double_sign_at(0, 9))
+    world.block(punish=double_sign_at(0, 1))
+    world.block(settle(7, 1, 6))
+    assert world.delegation(1, 6).shares == 10**6
+
+
 def test_a_double_sign_is_punished_once_and_for_ever() -> None:
     world = World()
-    world.block(punish=double_sign(0))
+    world.block(punish=double_sign_at(0, 7))
     record = world.validator(0)
     assert record.tokens == 950_000_000
     assert record.is_tombstoned
     before = dict(world.state.rows)
-    with pytest.raises(InvalidInputError, match="before"):
-        world.block(punish=double_sign(0))
-    world.state.journal.clear()
-    assert before == world.state.rows
+    for offence in (7, 8):
+        with pytest.raises(InvalidInputError, match="before"):
+            world.block(punish=double_sign_at(0, offence))
+        world.state.journal.clear()
+        assert before == world.state.rows
+    world.block(punish=double_sign_at(0, 6))
+    widened = world.validator(0)
+    assert record.slash is not None
+    assert widened.slash == dataclasses.replace(record.slash, offence_height=6)
+    assert widened.tokens == record.tokens
 
 
 def test_downtime_is_punished_once_while_in_jail_and_only_what_is_bonded_pays() -> None:
