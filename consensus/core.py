@@ -305,6 +305,8 @@ class Core:
             c.out.take()  # what a step that failed has left was neither stored nor sent
             for timer in TimerId:
                 c.out.cancel_timer(timer)
+            if start.height == old.s.height + 1:
+                self._finals.vote_after_commit(old, start.parent_hash)
         self._context = c
         self._finals.start_height()
         c.out.set_timer(TimerId.HEARTBEAT, now_ms, self._timing.heartbeat_ms)
