@@ -103,8 +103,14 @@ class Node:
         self.genesis = document.to_state()
         self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
         undo.callback(self.store.close)
+        self.signatures = SignaturePool()
+        undo.callback(self.signatures.close)
         self.chain = open_chain(
-            self.store, self.genesis, commit_rows, protocol_versions=self._protocol_versions
+            self.store,
+            self.genesis,
+            commit_rows,
+            protocol_versions=self._protocol_versions,
+            signature_check=self.signatures.cache,
         )
         needed = self.chain.upgrade_needed()
         if needed is not None:
@@ -114,8 +120,6 @@ class Node:
         gc.freeze()
         self.voting: VotingKey = open_voting_key(home, self.chain, self.store, self._passphrase)
         undo.callback(self.voting.close)
-        self.signatures = SignaturePool()
-        undo.callback(self.signatures.close)
         self.link = P2PLink(self._p2p_config(), self)
         self.offences = Offences(clock=time.monotonic, on_drop=self._drop_peer)
         self.txpool = TxPool(
@@ -255,10 +259,11 @@ class Node:
 
     def _new_core(self) -> Core:
         settings = self.config.consensus
-        core = Core(
+        return Core(
             chain_id=self.chain.chain_id,
             key=self.voting.public_key,
             sign=self.voting.sign,
+            is_valid=self.signatures.cache,
             floor=self.voting.floor,
             timing=Timing(
                 view_timeout_base_ms=settings.view_timeout_base_ms,
@@ -270,8 +275,6 @@ class Node:
                 heartbeat_ms=settings.heartbeat_ms,
             ),
         )
-        self.chain.signature_check = core.signature_check
-        return core
 
     def _new_driver(self) -> ConsensusDriver:
         core = self._new_core()

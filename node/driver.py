@@ -38,9 +38,11 @@ from ledger.execution import BlockFacts, HandlerError
 from ledger.tx import Tx
 from ledger.upgrade import UpgradeNeeded
 from node import wire
+from node.block_facts import late_votes_of
 from node.evidence_pool import EvidencePool
 from node.guard import GuardFile
 from node.proposals import ProposalExchange
+from node.signature_pool import SignatureJob
 from node.txpool import TxPool
 from p2p.link import P2PLink
 
@@ -464,19 +466,20 @@ class ConsensusDriver:
 
     def _judge(self, block: Block, fresh: bool) -> None:
         txs = self._txpool.pending_txs(block.tx_ids)
-        if txs is not None:
+        votes = self._txpool.signatures.unknown(late_votes_of(self._chain, block))
+        if txs is not None and not votes:
             self.feed(self._verdict(block, txs, fresh))
             return
         if len(self._judging) >= JUDGING_MAX:
             self.feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.EARLY))
             return
-        task = self._loop.create_task(self._judge_unseen(block, fresh), name="judge")
+        task = self._loop.create_task(self._judge_unseen(block, votes, fresh), name="judge")
         self._judging.add(task)
         task.add_done_callback(self._judging.discard)
 
-    async def _judge_unseen(self, block: Block, fresh: bool) -> None:
+    async def _judge_unseen(self, block: Block, votes: Sequence[SignatureJob], fresh: bool) -> None:
         try:
-            txs = await self._txpool.verified_txs(block.txs)
+            txs = await self._txpool.verified_txs(block.txs, votes)
         except InvalidInputError as error:
             log.warning("block refused", height=block.height, error=str(error))
             self.feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.INVALID))
