@@ -399,7 +399,10 @@ class Chain:
         if self._commit_rows and execution.log_entries:
             for key, value in self._commit_rows(self._store, old_size, execution.log_entries):
                 batch.put(key, value)
-        old_keys = self._consensus.keys_to_drop(certificate)
+        oldest_ms = block.header.time_ms - self.params.evidence_window_ms
+        old_keys = self._consensus.keys_to_drop(
+            certificate, lambda height: self._time_of(height) < oldest_ms
+        )
         for key in old_keys:
             batch.delete(key)
         self._store.write(batch, sync=True)
@@ -559,6 +562,19 @@ class Chain:
     def load_consensus(self, height: int) -> tuple[list[Block], list[Certificate]]:
         """What `store_consensus` kept of `height`."""
         return self._consensus.load(height)
+
+    def _time_of(self, height: int) -> int:
+        """Block time of a final height, 0 if it is not kept."""
+        try:
+            return self.header(height).time_ms
+        except InvalidInputError:
+            return 0
+
+    @property
+    def fork_records_lost_total(self) -> int:
+        """Certificates that could have named culprits, dropped before their time: there were too
+        many."""
+        return self._consensus.lost_total
 
     # --- invariants ---
 

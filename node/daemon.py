@@ -86,6 +86,7 @@ class Node:
         self._passphrase = passphrase
         self._undo = contextlib.AsyncExitStack()
         self._committed_at = time.monotonic()
+        self._records_lost = 0
 
     # --- life ---
 
@@ -366,6 +367,7 @@ class Node:
             self.txpool.on_commit,
             self.anchoring.on_commit,
             self._publish,
+            self._warn_of_lost_records,
         )
         for follow in follow_all:
             try:
@@ -374,6 +376,16 @@ class Node:
                 log.exception("a follower of the chain failed", height=commit.height)
         if self.chain.upgrade_needed():
             asyncio.get_running_loop().call_later(UPGRADE_LINGER_S, self._on_end)
+
+    def _warn_of_lost_records(self, commit: Commit) -> None:
+        lost, self._records_lost = self._records_lost, self.chain.fork_records_lost_total
+        if lost != self._records_lost:
+            log.warning(
+                "too many certificates of failed views: the oldest were dropped inside the "
+                "evidence window, so that a fork there may not name its culprits",
+                height=commit.height,
+                dropped=self._records_lost,
+            )
 
     def _publish(self, commit: Commit) -> None:
         self.rpc.publish_block(
