@@ -48,8 +48,7 @@ from p2p.link import P2PLink
 
 INPUTS_MAX = 20_000
 BUILD_TRIES_MAX = 16
-"""For how long after its time a final height's validators are held to it (rule 15); well within
-the time that their stake stays bonded or unbonding."""
+"""To build one block: each but the last bars one tx that a handler can not run."""
 JUDGING_MAX = 16
 
 log = structlog.get_logger("consensus")
