@@ -188,12 +188,15 @@ class Context:
         return None
 
     def may_sign(self, view: int) -> bool:
+        return self.s.final is None and self.may_sign_what_is_final(view)
+
+    def may_sign_what_is_final(self, view: int) -> bool:
+        """This node is a validator of the height, and the view is above the guard's floor."""
         return (
             self.key is not None
             and self.sign is not None
             and self.key in self.s.validators.index_by_key
             and (self.s.height, view) > self.floor
-            and self.s.final is None
         )
 
     def limit(self, peer: str, what: str) -> bool:

@@ -94,8 +94,8 @@ class Core:
     """One validator's (or, without a key, one full node's) consensus.
 
     `sign` signs with the key; `floor` is the sign guard's: nothing is signed at or below that
-    (height, view). `is_valid` checks one signature; `signature_check` is the same behind a cache,
-    for the runtime to check a block's parent certificate with.
+    (height, view). `is_valid` checks one signature; `signature_check` is the same behind a cache
+    (itself, if it is one), for the runtime to check a block's parent certificate with.
     """
 
     def __init__(
@@ -111,7 +111,9 @@ class Core:
     ) -> None:
         if (key is None) != (sign is None):
             raise UsageError("a key and its signer come together")
-        self.signature_check = SignatureCache(is_valid)
+        self.signature_check = (
+            is_valid if isinstance(is_valid, SignatureCache) else SignatureCache(is_valid)
+        )
         self._chain_id = chain_id
         self._key = key
         self._sign = sign
@@ -305,6 +307,8 @@ class Core:
             c.out.take()  # what a step that failed has left was neither stored nor sent
             for timer in TimerId:
                 c.out.cancel_timer(timer)
+            if start.height == old.s.height + 1:
+                self._finals.vote_after_commit(old, start.parent_hash)
         self._context = c
         self._finals.start_height()
         c.out.set_timer(TimerId.HEARTBEAT, now_ms, self._timing.heartbeat_ms)

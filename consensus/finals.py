@@ -22,12 +22,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from consensus.context import Context, HeightState
-from consensus.effects import BadPeer, FoundEvidence, LookUpFinal
+from consensus.effects import BadPeer, Broadcast, FoundEvidence, LookUpFinal
 from consensus.inputs import FinalFound, StoredFinal
 from consensus.justify import CertificateBook
 from consensus.messages import CertificateMessage, ConsensusMessage, Final, Propose, Vote
 from consensus.statement import KIND_OF_VOTE, Statement, StatementKind, statement_sign_bytes
 from consensus.tally import Tally
+from consensus.voting import own_vote, sign_statement
 from ledger.block import Header
 from ledger.certificate import Certificate, VoteKind, verify_certificate
 from ledger.errors import InvalidInputError
@@ -158,6 +159,24 @@ class FinalHeights:
             return ()
         votes = (final.finalize_vote(v.public_key) for v in final.validators.validators)
         return tuple(v for v in votes if v is not None and v.signer in signers)
+
+    def vote_after_commit(self, c: Context, block_hash: bytes) -> None:
+        """Rule 15: give N and F for what has been final, if this node has said nothing there. `c`
+        is of the height that consensus has just left: its block `block_hash` is committed, so it
+        was executed and is valid. Who was shown the proposal last is not absent by that."""
+        final = self._held.get(c.s.height)
+        if final is None or final.certificate.block_hash != block_hash:
+            return
+        view = final.certificate.view
+        if not c.may_sign_what_is_final(view) or not c.rules.may_vote_after_commit(c.s.own, view):
+            return
+        assert c.key is not None, "it may sign"
+        for kind in (StatementKind.NOTARIZE, StatementKind.FINALIZE):
+            statement = Statement(kind=kind, height=c.s.height, view=view, block_hash=block_hash)
+            signature = sign_statement(c, statement)
+            c.out.emit(Broadcast(message=own_vote(c, statement, signature)))
+            if final.tally.accepts(kind, view, block_hash, c.key):
+                _count(c, final, statement, c.key, signature)
 
     # --- taking in ---
 

@@ -144,13 +144,7 @@ class LivenessModule:
                     expected=f"a validator absent at one of the last {LATE_HEIGHTS} heights",
                     got=f"{vote.signer.hex()} at height {vote.height}",
                 )
-            message = vote_sign_bytes(
-                context.chain_id,
-                VoteKind.FINALIZE,
-                vote.height,
-                vote.view,
-                hashes[vote.height],
-            )
+            message = _signed_bytes(context.chain_id, vote, hashes[vote.height])
             if not self._is_valid(vote.signer, message, vote.signature):
                 raise InvalidInputError("late vote has a bad signature", got=vote.signer.hex())
             absent[vote.height].discard(vote.signer)
@@ -160,6 +154,33 @@ class LivenessModule:
             )
             for p in pending
         ]
+
+
+def late_vote_signatures(
+    state: StateReader, chain_id: str, parent: tuple[int, bytes], late_votes: Iterable[bytes]
+) -> list[tuple[bytes, bytes, bytes]]:
+    """(key, message, signature) of those late votes that a block on `state` may carry, so that they
+    can be checked beforehand, in threads. `parent` is the height and hash of the block that made
+    `state`. What a block may not carry is left out, and the module refuses it by itself."""
+    wanted = wanted_votes(state)
+    hashes = {p.height: p.block_hash for p in read_pending(state)}
+    row = state.get(LAST_KEY)
+    if row is not None:
+        wanted[parent[0]], hashes[parent[0]] = frozenset(_decode_set(row).index_by_key), parent[1]
+    found: dict[tuple[int, bytes], tuple[bytes, bytes, bytes]] = {}
+    for data in late_votes:
+        try:
+            vote = LateVote.decode(data)
+        except InvalidInputError:
+            return []
+        if vote.signer in wanted.get(vote.height, ()):
+            message = _signed_bytes(chain_id, vote, hashes[vote.height])
+            found.setdefault((vote.height, vote.signer), (vote.signer, message, vote.signature))
+    return list(found.values())
+
+
+def _signed_bytes(chain_id: str, vote: LateVote, block_hash: bytes) -> bytes:
+    return vote_sign_bytes(chain_id, VoteKind.FINALIZE, vote.height, vote.view, block_hash)
 
 
 def _pending_of(context: BlockContext, certificate: Certificate) -> PendingHeight:

@@ -67,6 +67,10 @@ class Rules:
             and view not in own.finalized
         )
 
+    def may_vote_after_commit(self, own: OwnStatements, view: int) -> bool:
+        """Rule 15: nothing of mine in the view of the finalization that I heard of."""
+        return view not in own.notarized and view not in own.nullified and view not in own.finalized
+
     def may_leave_notarized_view(self, *, expired: bool, later_view_seen: bool) -> bool:
         """Rule 11: with the second condition left out, skewed clocks can livelock a height."""
         return expired or later_view_seen

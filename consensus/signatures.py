@@ -21,9 +21,13 @@ class SignatureCache:
         self._young: dict[tuple[bytes, bytes], bytes] = {}
         self._old: dict[tuple[bytes, bytes], bytes] = {}
 
-    def __call__(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+    def knows(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """True if the triple is remembered as valid."""
         slot = (public_key, signature)
-        if self._young.get(slot) == message or self._old.get(slot) == message:
+        return self._young.get(slot) == message or self._old.get(slot) == message
+
+    def __call__(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        if self.knows(public_key, message, signature):
             return True
         if not self._is_valid(public_key, message, signature):
             return False

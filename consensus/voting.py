@@ -191,8 +191,8 @@ def finalize_after_quorum(c: Context) -> None:
     """Rule 15: give F for what is final, if this node would have, had the notarization come before
     the others' finalization. Nobody needs this vote, but it shows that this node was not absent."""
     s = c.s
-    if s.final is None or c.key is None or c.sign is None or c.key not in s.validators:
+    if s.final is None:
         return
     view, block_hash = s.final.view, s.final.block_hash
-    if (s.height, view) > c.floor and c.rules.may_finalize(s.own, view, block_hash):
+    if c.may_sign_what_is_final(view) and c.rules.may_finalize(s.own, view, block_hash):
         cast(c, VoteKind.FINALIZE, view, block_hash)

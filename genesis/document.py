@@ -1,7 +1,7 @@
 """The genesis document: the JSON file that makes a chain this chain and no other.
 
 {
-  "version": 1,
+  "version": 2,
   "chain_id": text, 1-64 of [a-z0-9.-],
   "genesis_time_ms": integer, Unix milliseconds,
   "params": {each field of ledger.params.ChainParams: integer},

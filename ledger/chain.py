@@ -329,7 +329,10 @@ class Chain(ChainReader):
         if self._commit_rows and execution.log_entries:
             for key, value in self._commit_rows(self._store, old_size, execution.log_entries):
                 batch.put(key, value)
-        old_keys = self._consensus.keys_to_drop(certificate)
+        oldest_ms = block.header.time_ms - self.params.evidence_window_ms
+        old_keys = self._consensus.keys_to_drop(
+            certificate, lambda height: self._time_of(height) < oldest_ms
+        )
         for key in old_keys:
             batch.delete(key)
         self._store.write(batch, sync=True)
@@ -374,6 +377,19 @@ class Chain(ChainReader):
         """Write candidates and certificates durably, before a vote that relies on them leaves.
         They go away when their height is final. Raises DurabilityError."""
         self._consensus.add(blocks, certificates)
+
+    def _time_of(self, height: int) -> int:
+        """Block time of a final height, 0 if it is not kept."""
+        try:
+            return self.header(height).time_ms
+        except InvalidInputError:
+            return 0
+
+    @property
+    def fork_records_lost_total(self) -> int:
+        """Certificates that could have named culprits, dropped before their time: there were too
+        many."""
+        return self._consensus.lost_total
 
 
 def _write_genesis(store: Store, genesis: GenesisState) -> None:

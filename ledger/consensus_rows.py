@@ -7,11 +7,15 @@ A vote that relies on a block or a certificate leaves only after the synced writ
 In the batch that commits a height its rows go away, but for certificates that would contradict
 another final block of that height: those of another block or none, and those of views below the
 final one (consensus/fork_proof.py). A height that is final in its first view leaves none.
+
+Those stay for the evidence window, by block time: as long as what they show can be punished. Only
+`ROWS_MAX` of them ends them earlier, and then says so (`lost_total`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from ledger.block import Block
@@ -21,8 +25,11 @@ from ledger.store import Batch, Store
 PREFIX = b"k/"
 BLOCK = b"k/b/"
 CERTIFICATE = b"k/c/"
-ROWS_MAX = 16_384
-"""Certificates kept; beyond, those of the lowest heights go."""
+ROWS_MAX = 2**18
+"""Certificates kept; beyond, those of the lowest heights go. 4.5 GB at most, with 256 validators;
+in a window of 21 days a height in seven can fail a view."""
+EXPIRED_HEIGHTS_MAX = 64
+"""Dropped by one commit."""
 
 
 class ConsensusRows:
@@ -32,12 +39,20 @@ class ConsensusRows:
         self._store = store
         self._rows_max = rows_max
         self._count = 0
+        self.lost_total = 0
+        """Rows dropped inside the evidence window, since there were too many."""
         self._keys: dict[int, set[bytes]] = {}
+        self._heights: list[int] = []  # those of `_keys`, ascending
+        self._losing = 0
         for key, _ in store.iterate(prefix=PREFIX):
             self._note(key)
 
     def _note(self, key: bytes) -> None:
-        self._keys.setdefault(_height_of(key), set()).add(key)
+        height = _height_of(key)
+        if height not in self._keys:
+            self._keys[height] = set()
+            insort(self._heights, height)
+        self._keys[height].add(key)
         self._count += 1
 
     def _holds(self, key: bytes) -> bool:
@@ -71,19 +86,23 @@ class ConsensusRows:
         rows = self._store.iterate(prefix=CERTIFICATE + height8)
         return blocks, [Certificate.decode(v) for _, v in rows]
 
-    def keys_to_drop(self, final: Certificate) -> list[bytes]:
+    def keys_to_drop(self, final: Certificate, is_expired: Callable[[int], bool]) -> list[bytes]:
         """Keys of rows that are not needed once `final` is committed, to be deleted in the batch
-        that commits it."""
+        that commits it. `is_expired` says whether a final height's evidence window is over."""
         drop = [
             key for key in sorted(self._keys.get(final.height, ())) if not self._is_kept(key, final)
         ]
         surplus = self._count - len(drop) - self._rows_max
-        if surplus > 0:
-            for height in sorted(h for h in self._keys if h < final.height):
-                drop += sorted(self._keys[height])
-                surplus -= len(self._keys[height])
+        self._losing = 0
+        for height in self._heights[:EXPIRED_HEIGHTS_MAX]:
+            if height >= final.height:
+                break
+            if not is_expired(height):
                 if surplus <= 0:
                     break
+                self._losing += len(self._keys[height])
+            drop += sorted(self._keys[height])
+            surplus -= len(self._keys[height])
         return drop
 
     def _is_kept(self, key: bytes, final: Certificate) -> bool:
@@ -101,6 +120,9 @@ class ConsensusRows:
             self._count -= 1
             if not self._keys[height]:
                 del self._keys[height]
+                del self._heights[bisect_left(self._heights, height)]
+        self.lost_total += self._losing
+        self._losing = 0
 
 
 def _height_of(key: bytes) -> int:

@@ -88,6 +88,10 @@ class ValidatorSet:
     def index_by_key(self) -> dict[bytes, int]:
         return {v.public_key: i for i, v in enumerate(self.validators)}
 
+    @cached_property
+    def power_by_key(self) -> dict[bytes, int]:
+        return {v.public_key: v.power for v in self.validators}
+
     def __len__(self) -> int:
         return len(self.validators)
 

@@ -1,7 +1,7 @@
 """Building and judging blocks for consensus: what takes time, or meets a bug of a message handler.
 
-The answers are inputs of the core (`BlockBuilt`, `BlockJudged`) and may come later than the call: a
-block with txs that this node has not seen is judged once their signatures are checked.
+The answers are inputs of the core (`BlockBuilt`, `BlockJudged`) and may come later than the call:
+a block with txs or late votes that are new here is judged once their signatures are checked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from ledger.chain import BlockTooEarly, Chain
 from ledger.errors import InvalidInputError, UsageError
 from ledger.execution import BlockFacts, HandlerError
 from ledger.tx import Tx
+from node.block_facts import late_votes_of
+from node.signature_pool import SignatureJob
 from node.txpool import TxPool
 
 BUILD_TRIES_MAX = 16
+"""To build one block: each but the last bars one tx that a handler can not run."""
 JUDGING_MAX = 16
-"""Blocks whose txs are being checked."""
+"""Blocks whose txs or votes are being checked."""
 
 log = structlog.get_logger("consensus")
 
@@ -96,21 +99,22 @@ class BlockWork:
     def judge(self, block: Block, fresh: bool) -> None:
         """Answer with a verdict; `fresh`: the block's time is held against the clock."""
         txs = self._txpool.pending_txs(block.tx_ids)
-        if txs is not None:
+        votes = self._txpool.signatures.unknown(late_votes_of(self._chain, block))
+        if txs is not None and not votes:
             self._feed(self._verdict(block, txs, fresh))
             return
         if len(self._judging) >= JUDGING_MAX:
             self._feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.EARLY))
             return
         task = asyncio.get_running_loop().create_task(
-            self._judge_unseen(block, fresh), name="judge"
+            self._judge_unseen(block, votes, fresh), name="judge"
         )
         self._judging.add(task)
         task.add_done_callback(self._judging.discard)
 
-    async def _judge_unseen(self, block: Block, fresh: bool) -> None:
+    async def _judge_unseen(self, block: Block, votes: Sequence[SignatureJob], fresh: bool) -> None:
         try:
-            txs = await self._txpool.verified_txs(block.txs)
+            txs = await self._txpool.verified_txs(block.txs, votes)
         except InvalidInputError as error:
             log.warning("block refused", height=block.height, error=str(error))
             self._feed(inputs.BlockJudged(block_hash=block.hash, verdict=inputs.Verdict.INVALID))

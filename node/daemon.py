@@ -86,6 +86,7 @@ class Node:
         self._passphrase = passphrase
         self._undo = contextlib.AsyncExitStack()
         self._committed_at = time.monotonic()
+        self._records_lost = 0
 
     # --- life ---
 
@@ -104,8 +105,14 @@ class Node:
         self.genesis = document.to_state()
         self.store = LevelStore.open(_folder(home / cfg.DATA_FOLDER / STORE_FOLDER))
         undo.callback(self.store.close)
+        self.signatures = SignaturePool()
+        undo.callback(self.signatures.close)
         self.chain = open_chain(
-            self.store, self.genesis, commit_rows, protocol_versions=self._protocol_versions
+            self.store,
+            self.genesis,
+            commit_rows,
+            protocol_versions=self._protocol_versions,
+            signature_check=self.signatures.cache,
         )
         needed = self.chain.upgrade_needed()
         if needed is not None:
@@ -115,8 +122,6 @@ class Node:
         gc.freeze()
         self.voting: VotingKey = open_voting_key(home, self.chain, self.store, self._passphrase)
         undo.callback(self.voting.close)
-        self.signatures = SignaturePool()
-        undo.callback(self.signatures.close)
         self.link = P2PLink(self._p2p_config(), self)
         self.offences = Offences(clock=time.monotonic, on_drop=self._drop_peer)
         self.txpool = TxPool(
@@ -256,10 +261,11 @@ class Node:
 
     def _new_core(self) -> Core:
         settings = self.config.consensus
-        core = Core(
+        return Core(
             chain_id=self.chain.chain_id,
             key=self.voting.public_key,
             sign=self.voting.sign,
+            is_valid=self.signatures.cache,
             floor=self.voting.floor,
             timing=Timing(
                 view_timeout_base_ms=settings.view_timeout_base_ms,
@@ -271,8 +277,6 @@ class Node:
                 heartbeat_ms=settings.heartbeat_ms,
             ),
         )
-        self.chain.signature_check = core.signature_check
-        return core
 
     def _new_driver(self) -> ConsensusDriver:
         core = self._new_core()
@@ -364,6 +368,7 @@ class Node:
             self.txpool.on_commit,
             self.anchoring.on_commit,
             self._publish,
+            self._warn_of_lost_records,
         )
         for follow in follow_all:
             try:
@@ -372,6 +377,16 @@ class Node:
                 log.exception("a follower of the chain failed", height=commit.height)
         if self.chain.upgrade_needed():
             asyncio.get_running_loop().call_later(UPGRADE_LINGER_S, self._on_end)
+
+    def _warn_of_lost_records(self, commit: Commit) -> None:
+        lost, self._records_lost = self._records_lost, self.chain.fork_records_lost_total
+        if lost != self._records_lost:
+            log.warning(
+                "too many certificates of failed views: the oldest were dropped inside the "
+                "evidence window, so that a fork there may not name its culprits",
+                height=commit.height,
+                dropped=self._records_lost,
+            )
 
     def _publish(self, commit: Commit) -> None:
         self.rpc.publish_block(

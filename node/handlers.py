@@ -15,7 +15,9 @@ from did.authority import DidControlAuthority
 from did.handler import DidHandler
 from ledger.accounts import TransferHandler
 from ledger.block import PROTOCOL_VERSIONS
+from ledger.certificate import SignatureCheck
 from ledger.chain import Chain, CommitRows
+from ledger.ed25519 import is_valid_signature
 from ledger.execution import AuditLog, BlockModule, TxHandler
 from ledger.genesis_state import GenesisState
 from ledger.governance import GovernanceModule, governance_handlers
@@ -43,13 +45,13 @@ def build_handlers(chain_id: str) -> dict[str, TxHandler]:
     }
 
 
-def build_modules() -> tuple[BlockModule, ...]:
+def build_modules(signature_check: SignatureCheck = is_valid_signature) -> tuple[BlockModule, ...]:
     """Block modules, in their order (docs/adr/0008-proof-of-stake.md)."""
     return (
         UpgradeModule(),
         BeaconModule(),
         AccountabilityModule(),
-        LivenessModule(),
+        LivenessModule(signature_check),
         StakingModule(),
         GovernanceModule(on_params_changed=touch_candidates),
     )
@@ -61,15 +63,19 @@ def open_chain(
     commit_rows: CommitRows | None = None,
     *,
     protocol_versions: Collection[int] = PROTOCOL_VERSIONS,
+    signature_check: SignatureCheck = is_valid_signature,
 ) -> Chain:
-    """A chain that executes all of it. Raises as `Chain.open`."""
+    """A chain that executes all of it. `signature_check` is asked about votes: those of parent
+    certificates and late ones. Raises as `Chain.open`."""
     handlers = build_handlers(genesis.chain_id)
-    return Chain.open(
+    chain = Chain.open(
         store,
         genesis,
         handlers,
         AUDIT_LOG,
         commit_rows,
-        build_modules(),
+        build_modules(signature_check),
         protocol_versions=protocol_versions,
     )
+    chain.signature_check = signature_check
+    return chain

@@ -27,6 +27,7 @@ from ledger.chain import Chain, Commit
 from ledger.errors import DurabilityError, InvalidInputError
 from ledger.finality import verify_final_header
 from node import wire
+from node.block_facts import late_votes_of
 from node.range_server import RangeServer
 from node.txpool import TxPool
 from p2p.link import P2PLink
@@ -245,7 +246,8 @@ class BlockSync:
                 self._chain.chain_id,
                 versions=self._chain.protocol_versions,
             )
-            txs = await self.txpool.verified_txs(block.txs)
+            votes = late_votes_of(self._chain, block)
+            txs = await self.txpool.verified_txs(block.txs, votes)
             if block.height != self._chain.height + 1:
                 continue
             self._chain.judge(block, txs, now_ms=None)

@@ -22,7 +22,7 @@ from ledger.errors import InvalidInputError, ZynkError
 from ledger.mempool import Mempool
 from ledger.tx import Tx
 from node import wire
-from node.signature_pool import SignaturePool
+from node.signature_pool import SignatureJob, SignaturePool
 from node.tx_waits import Dropped, Fate, Final, TxWaits
 from p2p.link import P2PLink
 from p2p.rate import TokenBucket
@@ -72,7 +72,7 @@ class TxPool:
         self.mempool = mempool
         self.refused_total = 0
         self._chain = chain
-        self._signatures = signatures
+        self.signatures = signatures
         self._link = link
         self._topic = topic
         self._on_pending = on_pending
@@ -148,7 +148,7 @@ class TxPool:
                 outcomes[position] = tx.id
             except ZynkError as error:
                 outcomes[position] = error
-        verdicts = await self._signatures.check(
+        verdicts = await self.signatures.check(
             [(tx.payer, tx.sign_bytes(), tx.signature) for _, tx in fresh]
         )
         added: list[Tx] = []
@@ -332,12 +332,16 @@ class TxPool:
         seen = self._first_seen.get(tx_id)
         return seen is not None and seen <= self._loop.time() - OFFER_AGE_S / 2
 
-    async def verified_txs(self, encoded: Sequence[bytes]) -> list[Tx]:
+    async def verified_txs(
+        self, encoded: Sequence[bytes], votes: Sequence[SignatureJob] = ()
+    ) -> list[Tx]:
         """Decode a block's txs, with signatures checked (those in the mempool were already).
-        Raises InvalidInputError if one is bad."""
+        `votes` are late votes of the block: those that are valid are known afterwards. Raises
+        InvalidInputError if a tx's signature is bad."""
+        await self.signatures.warm(votes)
         txs = [self._pending(data) or Tx.decode(data) for data in encoded]
         unseen = [tx for tx in txs if tx.id not in self.mempool]
-        verdicts = await self._signatures.check(
+        verdicts = await self.signatures.check(
             [(tx.payer, tx.sign_bytes(), tx.signature) for tx in unseen]
         )
         for tx, is_valid in zip(unseen, verdicts, strict=True):

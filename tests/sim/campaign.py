@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.sim.adversaries import ADVERSARIES, Byzantine
+from tests.sim.blocks import LATE_HEIGHTS
 from tests.sim.network import InvariantBroken, Simulation
 from tests.sim.plan import Plan, Sets
 
@@ -38,7 +39,7 @@ def plan_of(seed: int) -> Plan:
             byzantine[index] = rng.choice(behaviours)
     elif sets == "fixed" and rng.random() < 0.4:
         sets = "rotating"
-    return Plan(
+    plan = Plan(
         seed=seed,
         powers=powers,
         sets=sets,
@@ -54,6 +55,9 @@ def plan_of(seed: int) -> Plan:
         late_votes=rng.random() < 0.1,
         byzantine=dict(byzantine),
     )
+    if plan.late_votes and not (plan.loss or plan.crash_per_step or plan.partitions):
+        return replace(plan, nobody_absent=True, healed_heights=LATE_HEIGHTS + 4)
+    return plan
 
 
 def pick_byzantine(rng: random.Random, powers: tuple[int, ...], sets: Sets) -> list[int]:

@@ -23,6 +23,7 @@ from tests.sim.adversaries import (
     FreshLeader,
     Mute,
     OneShotNotarizer,
+    ShowsLastToOne,
     ShowsLateToTheSlow,
 )
 from tests.sim.crypto import StandIn
@@ -69,6 +70,13 @@ class NoLaterView(Rules):
 
     def may_leave_notarized_view(self, *, expired: bool, later_view_seen: bool) -> bool:
         return expired
+
+
+class AbsentAfterFinality(Rules):
+    """Whoever hears that a block is final before it could notarize it says nothing."""
+
+    def may_vote_after_commit(self, own: OwnStatements, view: int) -> bool:
+        return False
 
 
 class ForgetsVotes(Node):
@@ -196,6 +204,28 @@ def _kept_apart(mutate: Callable[[Plan], Plan]) -> Callable[[Plan], Plan]:
     return mutated
 
 
+def _shown_last(mutate: Callable[[Plan], Plan]) -> Callable[[Plan], Plan]:
+    """Nothing is lost and nobody crashes, but one leader shows its proposals to one validator
+    last."""
+
+    def mutated(plan: Plan) -> Plan:
+        return replace(
+            mutate(plan),
+            powers=(1, 1, 1, 1),
+            byzantine={plan.seed % 4: ShowsLastToOne},
+            sets="fixed",
+            chaos_ms=1,
+            healed_heights=24,
+            followers=0,
+            late_votes=True,
+            nobody_absent=True,
+            skewed_clocks=False,
+            delay_ms_max=15,
+        )
+
+    return mutated
+
+
 MUTANTS: dict[str, Callable[[Plan], Plan]] = {
     "finalize after nullify": _with_rules(FinalizeAfterNullify),
     "nullify after finalize": _with_rules(NullifyAfterFinalize),
@@ -210,4 +240,5 @@ MUTANTS: dict[str, Callable[[Plan], Plan]] = {
         OneShotNotarizer, _with_node(ForgetsCertificates), crash=0.05, skewed=False
     ),
     "own votes not recounted": _against(Mute, _with_node(DoesNotRecount), crash=0.05, skewed=False),
+    "absent after finality": _shown_last(_with_rules(AbsentAfterFinality)),
 }

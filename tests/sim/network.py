@@ -8,7 +8,7 @@ must soon finalise more heights.
 
 Invariants, checked as it runs: honest nodes never commit different blocks at a height; no invalid
 block is committed; no evidence is found against an honest validator; nothing halts; the healed
-network moves.
+network moves. Where a plan asks for it: the chain shows every honest validator at every height.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from consensus.effects import Halt
 from consensus.evidence import Evidence, verify_evidence
 from consensus.fork_proof import ForkProof, IncompleteForkProofError, verify_fork_proof
 from consensus.messages import ConsensusMessage
-from consensus.statement import Statement
+from consensus.statement import Statement, StatementKind
 from ledger.block import Block
 from ledger.certificate import Certificate, verify_certificate
 from ledger.errors import InvalidInputError
+from tests.sim.blocks import LATE_HEIGHTS, shown_at
 from tests.sim.node import Node
 from tests.sim.plan import CHAIN_ID, Plan, validator_sets
 
@@ -112,6 +113,9 @@ class Simulation:
         if not is_done() and not self.has_forked and not self.plan.may_stall:
             heights = [(n.index, n.core.height, n.core.view) for n in self.honest]
             raise InvariantBroken(f"stuck after healing: (node, height, view) = {heights}")
+        if self.plan.nobody_absent:
+            for node in self.honest:
+                self._check_presence(node)
         return self
 
     def run_until(self, end_us: int, is_done: Callable[[], bool]) -> None:
@@ -199,6 +203,15 @@ class Simulation:
         if block.hash not in self.valid_hashes:
             raise InvariantBroken(f"an invalid block is final at height {block.height}")
 
+    def _check_presence(self, node: Node) -> None:
+        """What the liveness rule would judge by now: nobody honest is missing."""
+        for height in range(1, len(node.disk.chain) - LATE_HEIGHTS):
+            honest = self.honest_keys & set(node.validators_at(height).index_by_key)
+            absent = honest - shown_at(node, height)
+            names = [n.index for n in self.honest if n.key in absent and not _is_bound(n, height)]
+            if names:
+                raise InvariantBroken(f"honest nodes {names} count as absent at height {height}")
+
     def on_evidence(self, evidence: Evidence) -> None:
         verify_evidence(evidence, CHAIN_ID, self.scheme.is_valid)
         self.evidence[evidence.signer] = evidence
@@ -229,3 +242,18 @@ class Simulation:
 
     def on_guard_refusal(self, statement: Statement) -> None:
         raise InvariantBroken(f"the sign guard had to refuse {statement}")
+
+
+def _is_bound(node: Node, height: int) -> bool:
+    """Its timer expired in the view that became final, or it notarized another block there: then a
+    finalize vote would be evidence against it (rule 15 says why that can't get it jailed)."""
+    if len(node.disk.chain) < height:
+        return False
+    final = node.disk.chain[height - 1][1]
+    said = {
+        (r.kind, r.block_hash)
+        for r in node.disk.guard.records
+        if (r.height, r.view) == (height, final.view)
+    }
+    others = {b for k, b in said if k is StatementKind.NOTARIZE} - {final.block_hash}
+    return bool(others) or (StatementKind.NULLIFY, b"") in said

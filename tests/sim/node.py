@@ -331,7 +331,7 @@ class Node:
     def make_block(self, height: int, view: int, *, is_valid_block: bool = True) -> Block:
         """A block that differs from each other one ever made."""
         parent = self.core.parent_certificate()
-        late = late_votes(self) if self.sim.plan.late_votes else ()
+        late = self.late_votes()
         header = Header(
             protocol_version=PROTOCOL_VERSION,
             chain_id=CHAIN_ID,
@@ -353,6 +353,9 @@ class Node:
         if is_valid_block:
             self.sim.valid_hashes.add(block.hash)
         return block
+
+    def late_votes(self) -> tuple[bytes, ...]:
+        return late_votes(self) if self.sim.plan.late_votes else ()
 
     def _built(self, effect: BuildBlock) -> None:
         if effect.height == len(self.disk.chain) + 1:

@@ -47,7 +47,8 @@ class Plan:
     then all must make `healed_heights` more within `healed_ms_max`, unless it `may_stall`.
     `fixed_sides` is a partition that lasts all through the chaos. `link` drops
     messages during the chaos; `crash_after` crashes a node between a `Persist` and what it was
-    for. `clocks`: percent of real time, by node.
+    for. With `nobody_absent`, for schedules in which nothing is lost and nobody crashes, the chain
+    must show each honest validator at each height. `clocks`: percent of real time, by node.
     """
 
     seed: int
@@ -71,6 +72,7 @@ class Plan:
     followers: int = 0
     wire: bool = False
     late_votes: bool = False
+    nobody_absent: bool = False
     scheme: Callable[[], Scheme] = StandIn
     stops_at_fork: bool = True
     may_stall: bool = False

@@ -124,7 +124,8 @@ def test_the_only_holder_of_a_notarization_restarts_and_its_block_is_final() -> 
 
 
 def test_certificates_and_blocks_on_disk_are_those_that_votes_relied_on() -> None:
-    """Rule 3: whatever F is on record, its notarization is too, and so is the body of each N."""
+    """Rule 3: whatever F is on record, its notarization is too, and so is the body of each N
+    (of a vote after the commit: in the chain)."""
     for seed in SEEDS:
         simulation = Simulation(Plan(seed=seed, crash_per_step=0.05, loss=0.1)).run()
         for node in simulation.honest:
@@ -135,6 +136,7 @@ def test_certificates_and_blocks_on_disk_are_those_that_votes_relied_on() -> Non
                 if isinstance(c, Certificate) and c.kind is VoteKind.NOTARIZE
             }
             bodies = {b.hash for b in records if isinstance(b, Block)}
+            bodies |= {b.hash for b, _ in node.disk.chain}
             final = {(b.height, c.view, b.hash) for b, c in node.disk.chain}
             for s in node.disk.guard.records:
                 if s.kind is StatementKind.FINALIZE:

@@ -31,5 +31,5 @@ def test_the_unbroken_core_passes_where_the_mutant_is_caught(name: str) -> None:
     assert count_until_caught(unbroken, range(20)) is None
 
 
-def test_all_eleven_mutants_of_the_design_are_here() -> None:
-    assert len(MUTANTS) == 11
+def test_all_mutants_are_here_eleven_of_the_design_and_one_of_rule_15() -> None:
+    assert len(MUTANTS) == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +19,7 @@ from consensus.messages import (
 )
 from consensus.statement import StatementKind
 from ledger.certificate import Certificate, VoteKind
-from tests.sim.adversaries import ADVERSARIES, FalseViews, FinalizeWithholder
-from tests.sim.blocks import shown_at
+from tests.sim.adversaries import ADVERSARIES, FalseViews, FinalizeWithholder, ShowsLastToOne
 from tests.sim.campaign import pick_byzantine
 from tests.sim.network import Simulation
 from tests.sim.node import Node
@@ -191,6 +191,7 @@ def test_an_honest_validator_that_votes_late_is_never_missing() -> None:
         plan = Plan(
             seed=seed,
             late_votes=True,
+            nobody_absent=True,
             chaos_ms=1,
             healed_heights=24,
             delay_ms_max=40,
@@ -198,14 +199,32 @@ def test_an_honest_validator_that_votes_late_is_never_missing() -> None:
             sets="rotating" if seed % 2 else "fixed",
         )
         simulation = Simulation(plan).run()
-        late = 0
-        for node in simulation.honest:
-            chain = node.disk.chain
-            late += sum(len(block.late_votes) for block, _ in chain)
-            for height in range(1, len(chain) - 17):
-                voters = {v.public_key for v in node.validators_at(height).validators}
-                assert shown_at(node, height) == voters, f"seed {seed}, height {height}"
-        assert late > 0
+        assert _late_votes_in(simulation) > 0
+
+
+@pytest.mark.parametrize("powers", [(1, 1, 1, 1), (10, 5, 3, 2, 1), (1,) * 7])
+def test_whom_a_leader_shows_its_proposals_last_is_never_missing(powers: tuple[int, ...]) -> None:
+    """The victim hears each time that the block is final before it can judge it."""
+    for seed in range(6):
+        byzantine = dict.fromkeys(
+            pick_byzantine(random.Random(seed), powers, "fixed"), ShowsLastToOne
+        )
+        plan = Plan(
+            seed=seed,
+            late_votes=True,
+            nobody_absent=True,
+            chaos_ms=1,
+            healed_heights=30,
+            powers=powers,
+            byzantine=dict(byzantine),
+        )
+        simulation = Simulation(plan).run()
+        assert _late_votes_in(simulation) > 0
+
+
+def _late_votes_in(simulation: Simulation) -> int:
+    chains = (node.disk.chain for node in simulation.honest)
+    return sum(len(block.late_votes) for chain in chains for block, _ in chain)
 
 
 def test_the_whole_validator_set_changes_from_one_height_to_the_next() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -339,27 +339,66 @@ def nullification(height: int, view: int) -> Certificate:
     return Certificate.of(VoteKind.NULLIFY, height, view, b"", votes, GENESIS.validators)
 
 
-def test_certificates_that_could_prove_a_fork_are_kept_up_to_a_number() -> None:
+def add_and_finalise(
+    rows: ConsensusRows, store: MemoryStore, height: int, is_expired: Callable[[int], bool]
+) -> None:
+    """A nullification and a notarization below the final view, and one of it."""
+    sample = certify(build(open_chain(MemoryStore())))
+    final = dataclasses.replace(sample, height=height, view=2)
+    kept = dataclasses.replace(final, kind=VoteKind.NULLIFY, view=1, block_hash=b"")
+    earlier = dataclasses.replace(final, kind=VoteKind.NOTARIZE, view=1)
+    useless = dataclasses.replace(final, kind=VoteKind.NOTARIZE)
+    rows.add((), [kept, useless, *([earlier] if height == 5 else [])])
+    drop = rows.keys_to_drop(final, is_expired)
+    assert drop == rows.keys_to_drop(final, is_expired)
+    batch = Batch()
+    for key in drop:
+        batch.delete(key)
+    store.write(batch, sync=True)
+    rows.forget(drop)
+
+
+def held_by(rows: ConsensusRows) -> list[int]:
+    held = [rows.load(height)[1] for height in range(1, 6)]
+    assert all(c.view == 1 for certificates in held for c in certificates)
+    return [len(certificates) for certificates in held]
+
+
+def test_certificates_that_could_prove_a_fork_are_kept_for_the_evidence_window() -> None:
+    store = MemoryStore()
+    rows = ConsensusRows(store)
+    for height in range(1, 6):
+        add_and_finalise(rows, store, height, lambda other, now=height: other < now - 2)  # type: ignore[misc]  # a default binds the loop's value
+    assert held_by(rows) == held_by(ConsensusRows(store)) == [0, 0, 1, 1, 2]
+    assert rows.lost_total == 0
+
+
+def test_too_many_such_certificates_go_before_their_time_and_are_counted() -> None:
     store = MemoryStore()
     rows = ConsensusRows(store, rows_max=3)
-    sample = certify(build(open_chain(MemoryStore())))
     for height in range(1, 6):
-        final = dataclasses.replace(sample, height=height, view=2)
-        kept = dataclasses.replace(final, kind=VoteKind.NULLIFY, view=1, block_hash=b"")
-        earlier = dataclasses.replace(final, kind=VoteKind.NOTARIZE, view=1)
-        useless = dataclasses.replace(final, kind=VoteKind.NOTARIZE)
-        rows.add((), [kept, useless, *([earlier] if height == 5 else [])])
-        drop = rows.keys_to_drop(final)
-        assert drop == rows.keys_to_drop(final)
-        batch = Batch()
-        for key in drop:
-            batch.delete(key)
-        store.write(batch, sync=True)
-        rows.forget(drop)
-    for found in (rows, ConsensusRows(store)):
-        held = {height: found.load(height)[1] for height in range(1, 6)}
-        assert [len(held[height]) for height in held] == [0, 0, 0, 1, 2]
-        assert all(c.view == 1 for certificates in held.values() for c in certificates)
+        add_and_finalise(rows, store, height, lambda _: False)
+    assert held_by(rows) == held_by(ConsensusRows(store)) == [0, 0, 0, 1, 2]
+    assert rows.lost_total == 3
+
+
+def test_the_chain_drops_them_by_the_time_of_their_height() -> None:
+    store = MemoryStore()
+    chain = open_chain(store)
+    other = certify(build(chain, [transfer(FAUCET, 0, A.public_key, 1)]), kind=VoteKind.NOTARIZE)
+    chain.store_consensus((), [other])
+    advance(chain)
+    window_ms = chain.params.evidence_window_ms
+    for late_ms, kept in ((window_ms, [other]), (window_ms + 1, [])):
+        time_ms = chain.header(1).time_ms + late_ms
+        block = chain.build(
+            view=1,
+            facts=chain.plain_facts(chain.validators.validators[0].public_key),
+            time_ms=time_ms,
+            candidates=(),
+        )
+        chain.commit(block, certify(block))
+        assert chain.load_consensus(1)[1] == kept
 
 
 # --- views ---

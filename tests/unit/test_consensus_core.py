@@ -378,6 +378,74 @@ def test_whoever_hears_of_the_finalization_before_the_notarization_still_finaliz
     assert kinds.index(Persist) < kinds.index(Broadcast) < kinds.index(Finalise)
 
 
+FINAL_9 = CertificateMessage(certificate=certificate(VoteKind.FINALIZE, 1, BLOCK.hash))
+
+
+def left(core: Core, message: ConsensusMessage = FINAL_9, height: int = 10) -> list[Effect]:
+    """Hear that BLOCK is final, then begin `height` on it: what the last step does."""
+    effects = receive(core, propose(BLOCK)) + receive(core, message)
+    assert any(isinstance(e, Finalise) for e in effects)
+    assert own_votes(effects, VoteKind.FINALIZE) == []
+    return core.step(20, replace(start(height=height), parent_hash=BLOCK.hash))
+
+
+def test_whoever_hears_of_the_finalization_before_its_own_verdict_votes_after_the_commit() -> None:
+    """Slower than the fastest 2/3, or shown the proposal last: it would be absent at each height,
+    and be jailed for that. The commit has found the block valid."""
+    core = started()
+    effects = left(core)
+    persist = effects[0]
+    assert isinstance(persist, Persist)
+    assert [(r.kind, r.height, r.view, r.block_hash) for r in persist.guard] == [
+        (kind, 9, 1, BLOCK.hash) for kind in (StatementKind.NOTARIZE, StatementKind.FINALIZE)
+    ]
+    assert not persist.certificates
+    for kind in (VoteKind.NOTARIZE, VoteKind.FINALIZE):
+        assert own_votes(effects, kind) == [vote(kind, FOLLOWER, 1, BLOCK.hash)]
+    assert core.finalize_votes(9, {FOLLOWER}) == (vote(VoteKind.FINALIZE, FOLLOWER, 1, BLOCK.hash),)
+    assert core.step(21, BlockJudged(block_hash=BLOCK.hash, verdict=Verdict.VALID)) == []
+
+
+def test_a_vote_after_the_commit_is_of_the_final_certificates_view() -> None:
+    """Said elsewhere, it could stand against an own vote, or rest on no certificate at all."""
+    core = started()
+    core.step(0, Awake())
+    core.step(10_000, TimerFired(timer=TimerId.VIEW))
+    receive(core, CertificateMessage(certificate=X1), 10_001)
+    final = certificate(VoteKind.FINALIZE, 2, BLOCK.hash)
+    effects = left(core, CertificateMessage(certificate=final))
+    assert [v.view for v in own_votes(effects, VoteKind.FINALIZE)] == [2]
+
+
+@pytest.mark.parametrize("said", [StatementKind.NOTARIZE, StatementKind.NULLIFY])
+def test_nothing_is_voted_after_the_commit_against_an_own_vote_of_that_view(
+    said: StatementKind,
+) -> None:
+    """Nor after a crash, when the guard alone remembers it."""
+    block_hash = b"" if said is StatementKind.NULLIFY else b"\x01" * 32
+    own = Statement(kind=said, height=9, view=1, block_hash=block_hash)
+    core = new_core()
+    core.step(0, start(Recovered(guard=(own,))))
+    assert not any(isinstance(e, Persist) for e in left(core))
+
+
+@pytest.mark.parametrize(
+    ("key", "floor"), [(None, (0, 0)), (b"\x09" * 32, (0, 0)), (FOLLOWER, (9, 1))]
+)
+def test_who_may_not_sign_there_votes_for_nothing_after_the_commit(
+    key: bytes | None, floor: tuple[int, int]
+) -> None:
+    assert not any(isinstance(e, Persist) for e in left(started(key, floor)))
+
+
+def test_heights_that_block_sync_went_through_are_not_voted_for() -> None:
+    """Neither when sync passes the height in work, nor when it is what made it final."""
+    assert not any(isinstance(e, Persist) for e in left(started(), height=40))
+    core = started()
+    core.step(10, replace(start(height=10), parent_hash=BLOCK.hash))
+    assert not any(isinstance(e, Persist) for e in core.step(20, start(height=11)))
+
+
 @pytest.mark.parametrize("kind", [VoteKind.NULLIFY, None])
 def test_whoever_nullified_or_did_not_notarize_finalizes_nothing_after_the_quorum(
     kind: VoteKind | None,

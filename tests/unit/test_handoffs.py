@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from ledger.certificate import Certificate
 from ledger.errors import InvalidInputError
 from ledger.finality import (
     FinalityProof,
@@ -15,8 +16,14 @@ from ledger.finality import (
     TooLittleOverlapError,
     verify_finality,
     verify_handoff,
+    verify_handoffs,
 )
-from ledger.handoffs import SEARCH_STAGES_MAX, Handoffs, plan_steps
+from ledger.handoffs import (
+    SEARCH_STAGES_MAX,
+    SEARCHES_MAX,
+    Handoffs,
+    plan_steps,
+)
 from tests.vectors.light_chain import CHAIN_ID, LightChain, key_of, make_header, set_of, sign
 
 
@@ -166,11 +173,14 @@ def test_more_changes_than_are_searched_at_once_still_give_a_short_way() -> None
 
 
 def test_validators_that_changed_too_often_are_refused_with_a_reason() -> None:
-    count = 40 * SEARCH_STAGES_MAX
-    sets = [set_of(range(i % 7 * 4, i % 7 * 4 + 4), [1, 1, 1, 1 + i]) for i in range(count)]
-    chain = LightChain([(s, 1) for s in sets], seed=1, key_count=28)
-    with pytest.raises(InvalidInputError, match="too often"):
-        chain.finality(chain.height, 0)
+    count = 20 * SEARCH_STAGES_MAX
+    sets = [set_of(range(i * 4, i * 4 + 4)) for i in range(count)]
+    chain = LightChain([(s, 1) for s in sets], seed=1, key_count=count * 4)
+    for _ in range(count // SEARCH_STAGES_MAX // SEARCHES_MAX + 1):
+        with pytest.raises(InvalidInputError) as caught:
+            chain.finality(chain.height, 0)
+    assert "too often" in str(caught.value)
+    assert not caught.value.retry
     assert chain.finality(chain.height, chain.height - 20).handoffs
 
 
@@ -183,3 +193,56 @@ def test_steps_that_would_not_fit_a_proof_are_refused() -> None:
         Handoffs(chain, bytes_max=size).find(0, chain.height)
     roomy = size + 256 * len(steps.handoffs)
     assert Handoffs(chain, bytes_max=roomy).find(0, chain.height) == steps.handoffs
+
+
+class CountingChain(LightChain):
+    """How many certificates were read for answers."""
+
+    reads = 0
+
+    def certificate(self, height: int) -> Certificate:
+        self.reads += 1
+        return super().certificate(height)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_the_work_of_answers_is_kept_and_shared_refusals_too(is_refused: bool) -> None:
+    """No call does more than its searches, and one from another height than before does no more
+    than search the two ends again and read what it gives."""
+    count = 20 * SEARCH_STAGES_MAX
+    if is_refused:  # no skip carries
+        sets = [set_of(range(i * 4, i * 4 + 4)) for i in range(count)]
+    else:
+        sets = [set_of(range(i // 32, i // 32 + 6), [5] * 5 + [1 + i % 2]) for i in range(count)]
+    chain = CountingChain([(s, 2) for s in sets], seed=1, key_count=count * 4)
+    handoffs = Handoffs(chain)
+
+    def find(trusted: int, height: int) -> tuple[Handoff, ...] | bool:
+        """The steps, or whether it is worth a retry."""
+        before = chain.reads
+        try:
+            found: tuple[Handoff, ...] | bool = handoffs.find(trusted, height)
+        except InvalidInputError as error:
+            found = error.retry
+        assert chain.reads - before <= (SEARCHES_MAX + 1) * (SEARCH_STAGES_MAX + 1)
+        return found
+
+    calls = 1
+    while (steps := find(0, chain.height)) is True:
+        calls += 1
+    assert 2 <= calls <= count // SEARCH_STAGES_MAX // SEARCHES_MAX + 1
+    assert (steps is False) is is_refused
+    known = chain.reads
+    assert find(0, chain.height) == find(1, chain.height) == steps
+    assert chain.reads == known
+    find(chain.height // 7, chain.height - 5)
+    assert chain.reads - known <= 6 * SEARCH_STAGES_MAX
+
+
+def test_a_fork_proof_gets_its_handoffs_whatever_they_take() -> None:
+    count = 20 * SEARCH_STAGES_MAX
+    sets = [set_of(range(i // 32, i // 32 + 6), [5] * 5 + [1 + i % 2]) for i in range(count)]
+    chain = LightChain([(s, 2) for s in sets], seed=1, key_count=count // 32 + 8)
+    steps = Handoffs(chain).find_to_voters(chain.height)
+    assert verify_handoffs(steps, chain.sets[0], CHAIN_ID) == chain.sets[chain.height - 1]

@@ -6,11 +6,14 @@ import dataclasses
 
 import pytest
 
+from consensus.evidence import EVIDENCE_WIRE_BYTES_MAX
 from ledger import codec
 from ledger.block import BLOCK_BYTES_MAX, HEADER_BYTES_MAX
 from ledger.certificate import CERTIFICATE_BYTES_MAX
 from ledger.errors import InvalidInputError
 from ledger.params import BLOCK_TX_BYTES_CEILING, PARAM_NAMES, ChainParams
+from node.block_facts import LATE_VOTES_MAX
+from node.evidence_pool import BLOCK_EVIDENCE_MAX
 
 DEFAULT = ChainParams()
 
@@ -29,7 +32,8 @@ def test_the_bytes_of_the_defaults_are_frozen() -> None:
 
 
 def test_a_full_block_with_the_largest_certificate_fits_the_wire() -> None:
-    frame = HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + 5 * 4096
+    votes, evidence = LATE_VOTES_MAX * 128, BLOCK_EVIDENCE_MAX * EVIDENCE_WIRE_BYTES_MAX
+    frame = HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + 5 * 4096 + votes + evidence
     assert BLOCK_TX_BYTES_CEILING + frame < BLOCK_BYTES_MAX
 
 

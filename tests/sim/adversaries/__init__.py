@@ -4,7 +4,7 @@ All but the pure noise makers run the honest core underneath, so that they take 
 to do harm, and bend what goes out.
 """
 
-from tests.sim.adversaries.delaying import ShowsLateToTheSlow
+from tests.sim.adversaries.delaying import ShowsLastToOne, ShowsLateToTheSlow
 from tests.sim.adversaries.justify import DEFECTS
 from tests.sim.adversaries.leaders import (
     EquivocatingLeader,
@@ -40,6 +40,7 @@ ADVERSARIES: tuple[type[Byzantine], ...] = (
     Mute,
     OneShotNotarizer,
     ShowsLateToTheSlow,
+    ShowsLastToOne,
     *DEFECTS,
 )
 
@@ -59,6 +60,7 @@ __all__ = [
     "OneShotNotarizer",
     "PartialLeader",
     "RacingLeader",
+    "ShowsLastToOne",
     "ShowsLateToTheSlow",
     "SilentLeader",
 ]

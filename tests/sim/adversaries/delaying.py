@@ -1,4 +1,4 @@
-"""A leader that keeps the validators' views apart: what rule 11 is against."""
+"""Leaders that show a proposal late to one validator."""
 
 from __future__ import annotations
 
@@ -7,11 +7,33 @@ from consensus.messages import ConsensusMessage, Propose, Vote
 from ledger.certificate import VoteKind
 from tests.sim.adversaries.pen import Byzantine
 
+VICTIM_DELAY_US = 120_000
+"""Longer than a height takes, shorter than a view."""
+
+
+class ShowsLastToOne(Byzantine):
+    """Shows its proposals to one validator when the others have finalized them, and puts nothing of
+    that validator into its blocks: it would make it miss every height that it leads."""
+
+    def broadcast(self, message: ConsensusMessage) -> None:
+        if not isinstance(message, Propose):
+            super().broadcast(message)
+            return
+        victim = (self.index + 1) % self.sim.count
+        for node in self.sim.nodes:
+            if node.index != victim:
+                self.sim.send(self.index, node.index, message)
+        self.sim.after(VICTIM_DELAY_US, lambda: self.sim.send(self.index, victim, message))
+
+    def late_votes(self) -> tuple[bytes, ...]:
+        return ()
+
 
 class ShowsLateToTheSlow(Byzantine):
-    """Never votes. Shows its proposal to the fast validators at once, and to the slowest only when
-    a fast one has nullified the view: the slowest's notarize vote then completes a notarization,
-    which the fast leave at once and the slowest stays with."""
+    """Keeps the validators' views apart: what rule 11 is against. Never votes. Shows its proposal
+    to the fast validators at once, and to the slowest only when a fast one has nullified the view:
+    the slowest's notarize vote then completes a notarization, which the fast leave at once and the
+    slowest stays with."""
 
     def broadcast(self, message: ConsensusMessage) -> None:
         if isinstance(message, Propose):
