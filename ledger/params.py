@@ -101,7 +101,7 @@ class ChainParams:
                     got=str(getattr(self, less)),
                 )
 
-        if 2 * self.downtime_missed_max < self.downtime_window:  # else one slow hour empties the set
+        if 2 * self.downtime_missed_max < self.downtime_window:
             raise InvalidInputError(
                 "chain parameter downtime_missed_max is out of range",
                 expected=f"at least half of downtime_window, {self.downtime_window}",

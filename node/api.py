@@ -29,6 +29,7 @@ from ledger.tx_result import TxResult
 from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
 from node import api_gov, api_stake
+from node.api_evidence import submit_evidence
 from node.tx_waits import Dropped, Fate
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, mempool_full, not_found, not_ready, tx_refused
@@ -413,6 +414,9 @@ class Api:
 
     async def stake_unbonding(self, account: bytes | None, cursor: int, limit: int) -> JsonObject:
         return api_stake.unbonding_json(self._view(None), account, cursor, limit)
+
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        return submit_evidence(self._node.evidence, evidence)
 
     async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
         return api_gov.proposals_json(self._view(None), cursor, limit)

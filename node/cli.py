@@ -20,6 +20,7 @@ from node import (
     cli_audit,
     cli_bench,
     cli_did,
+    cli_evidence,
     cli_genesis,
     cli_gov,
     cli_keys,
@@ -60,6 +61,7 @@ cli.add_command(cli_keys.keys)
 cli.add_command(cli_tx.tx)
 cli.add_command(cli_validator.OPERATOR_COMMANDS)
 cli.add_command(cli_gov.gov)
+cli.add_command(cli_evidence.evidence)
 cli.add_command(cli_did.did)
 cli.add_command(cli_audit.audit)
 cli.add_command(cli_light.light)

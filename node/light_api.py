@@ -434,6 +434,9 @@ class LightApi:
     ) -> JsonObject:
         _refuse("stake_delegations")
 
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        _refuse("evidence_submit")
+
     async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
         _refuse("gov_proposals")
 

@@ -143,6 +143,10 @@ class NodeApi(Protocol):
     async def stake_delegations(
         self, account: bytes | None, validator: bytes | None, cursor: int, limit: int
     ) -> JsonObject: ...
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        """Kept durably and spread to all peers, as a peer's. Raises RpcError EVIDENCE_REFUSED with
+        the reason `evidence/false` or `evidence/not-needed`."""
+
     async def gov_proposals(self, cursor: int, limit: int) -> JsonObject: ...
     async def gov_proposal(self, proposal: int) -> JsonObject: ...
 

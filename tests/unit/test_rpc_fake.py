@@ -247,6 +247,9 @@ class FakeNodeApi:
         bonds = [{"delegator": H, "validator": H, **amounts, "row": ROW}]
         return {"height": 7, "delegations": bonds, "next_cursor": None, "finality": "AA"}
 
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        return {"operator": H, "height": 7}
+
     async def gov_proposals(self, cursor: int, limit: int) -> JsonObject:
         return {
             "height": 7,
@@ -284,7 +287,7 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "timeout_ms": 5, "txs": [text_of_bytes(b"tx"), text_of_bytes(BAD_TX)], "tx_id": H,
     "did": "did:zynk:z1", "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
     "cursor": 1, "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
-    "operator": H, "validator": H, "proposal": 1,
+    "operator": H, "validator": H, "proposal": 1, "evidence": text_of_bytes(b"pair"),
     "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
 }  # fmt: skip
 
