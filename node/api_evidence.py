@@ -1,4 +1,4 @@
-"""Evidence that somebody hands in: judged as a peer's would be, with a word on what became of it."""
+"""Evidence that somebody hands in: judged as a peer's, with a word on what became of it."""
 
 from __future__ import annotations
 
