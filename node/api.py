@@ -31,6 +31,7 @@ from ledger.validator_set import ValidatorSet
 from ledger.views import ProvenView
 from node import api_did, api_gov, api_stake, api_tx
 from node.answer_view import AnswerView, ChainLister
+from node.api_evidence import submit_evidence
 from node.light_source import header_json
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, not_found, not_ready
@@ -418,6 +419,9 @@ class Api:
     ) -> JsonObject:
         view = AnswerView(self._view(None, trusted_height))
         return api_stake.unbonding_json(view, account, cursor, limit)
+
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        return submit_evidence(self._node.evidence, evidence)
 
     async def gov_proposals(self, cursor: int, limit: int, trusted_height: int = 0) -> JsonObject:
         view = AnswerView(self._view(None, trusted_height))

@@ -45,6 +45,7 @@ COMMANDS = {
     "tx": "node.cli_tx:tx",
     "stake": "node.cli_validator:OPERATOR_COMMANDS",
     "gov": "node.cli_gov:gov",
+    "evidence": "node.cli_evidence:evidence",
     "did": "node.cli_did:did",
     "audit": "node.cli_audit:audit",
     "vc": "node.cli_vc:vc",

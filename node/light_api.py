@@ -533,6 +533,9 @@ class LightApi:
     async def audit_checkpoint(self, trusted_height: int = 0) -> JsonObject:
         _refuse("audit_checkpoint")
 
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        _refuse("evidence_submit")
+
 
 def _shown_proof(answer: Mapping[str, Any]) -> object:
     """The proof object of a resolution, which is with the metadata of what was found."""

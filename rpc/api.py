@@ -168,6 +168,10 @@ class NodeApi(Protocol):
         limit: int,
         trusted_height: int = 0,
     ) -> JsonObject: ...
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        """Kept durably and spread to all peers, as a peer's. Raises RpcError EVIDENCE_REFUSED with
+        the reason `evidence/false` or `evidence/not-needed`."""
+
     async def stake_unbonding(
         self, account: bytes | None, cursor: int, limit: int, trusted_height: int = 0
     ) -> JsonObject: ...

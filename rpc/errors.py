@@ -39,6 +39,7 @@ class RpcCode(IntEnum):
     UNSUPPORTED = -32009
     STORAGE_FAILED = -32010
     UNVERIFIED = -32011
+    EVIDENCE_REFUSED = -32012
 
 
 MEANING_BY_CODE: dict[RpcCode, tuple[str, bool, str]] = {
@@ -63,6 +64,11 @@ MEANING_BY_CODE: dict[RpcCode, tuple[str, bool, str]] = {
     RpcCode.UNSUPPORTED: ("unsupported", False, "This node is not set up to do that."),
     RpcCode.STORAGE_FAILED: ("storage-failed", False, "The node could not write and is stopping."),
     RpcCode.UNVERIFIED: ("unverified", True, "A light client got no answer that it could verify."),
+    RpcCode.EVIDENCE_REFUSED: (
+        "evidence/false",
+        False,
+        "The evidence is false, or convicts nobody more; reason says which.",
+    ),
 }
 """code -> (default reason, default retry, meaning)."""
 

@@ -45,6 +45,8 @@ from rpc.results import (
 
 TX_BYTES_MAX = 64 * 1024
 """As ledger.tx; the envelope itself is the node's business."""
+EVIDENCE_BYTES_MAX = 512
+"""As consensus.evidence."""
 BATCH_TXS_MAX = 4096
 WAIT_MS_DEFAULT = 10_000
 WAIT_MS_MAX = 60_000
@@ -638,6 +640,25 @@ _STAKE = (
     ),
 )
 
+_EVIDENCE = (
+    Method(
+        name="evidence_submit",
+        summary="Hand in two statements of a validator that contradict each other.",
+        bind=lambda api: api.evidence_submit,
+        params=(
+            Param(
+                name="evidence",
+                kind=blob(EVIDENCE_BYTES_MAX),
+                description="The evidence's wire bytes.",
+                required=True,
+            ),
+        ),
+        result=record(operator=HEX, height=COUNT),
+        errors=(RpcCode.EVIDENCE_REFUSED,),
+        cost=20,
+    ),
+)
+
 _PROPOSAL_MEMBERS: dict[str, Schema] = {
     "id": COUNT,
     "proposer": HEX,
@@ -691,5 +712,6 @@ METHODS: tuple[Method, ...] = (
     *_DID_METHODS,
     *_AUDIT,
     *_STAKE,
+    *_EVIDENCE,
     *_GOVERNANCE,
 )

@@ -7,6 +7,7 @@ there are two proposals; whoever sees both tells all others, and any leader puts
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import tempfile
 import time
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from consensus.evidence import Evidence
+from consensus.statement import Statement, StatementKind, statement_sign_bytes
 from genesis.document import GenesisDocument
 from ledger.accounts import encode_account_id
 from ledger.ed25519 import KeyPair
@@ -28,6 +31,7 @@ from ledger.staking_unbonding import ENTRIES_MAX
 from ledger.tx import Message
 from node import config as cfg
 from node.devnet import Devnet
+from node.keys import load_key
 from node.wallet import Wallet
 from rpc.client import RpcClient
 from rpc.params import bytes_of_text
@@ -38,6 +42,7 @@ from tests.e2e.network import (
     height_of,
     public_key_of,
     until_height,
+    zynk,
 )
 from tests.e2e.twins import (
     add_twin,
@@ -53,6 +58,7 @@ from tests.e2e.twins import (
 
 pytestmark = pytest.mark.e2e
 
+CHAIN_ID = "zynk-equivocator"
 HONEST = (0, 1, 2)
 CULPRIT = 3
 EVERYBODY = (0, 1, 2, 3)
@@ -101,7 +107,7 @@ def test_an_equivocator_is_slashed_within_ten_heights_and_the_others_go_on(
         folder = Path(tempfile.mkdtemp(prefix="zynk-e2e-"))
         devnet = Devnet.create(
             folder,
-            chain_id="zynk-equivocator",
+            chain_id=CHAIN_ID,
             params=PARAMS,
             extra_accounts=[(key.public_key, 2 * DELEGATED) for key in STAKERS],
         )
@@ -146,6 +152,44 @@ def test_an_equivocator_is_slashed_within_ten_heights_and_the_others_go_on(
             devnet.remove()
 
     asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_evidence_that_somebody_hands_in_is_punished(tmp_path: Path) -> None:
+    """A key that signs at leisure, away from the network: nobody but the submitter saw it."""
+
+    async def run() -> None:
+        folder = Path(tempfile.mkdtemp(prefix="zynk-e2e-"))
+        devnet = Devnet.create(folder, chain_id=CHAIN_ID, params=PARAMS)
+        try:
+            await devnet.start(EVERYBODY)
+            await until_height(devnet, 4, EVERYBODY)
+            file = tmp_path / "evidence.hex"
+            for height, status in ((3, "kept"), (2**60, "evidence/not-needed")):
+                file.write_text(confess(devnet, height).encode().hex())
+                command = "evidence", "submit", str(file), "--rpc", devnet.nodes[0].url, "--json"
+                done = await asyncio.to_thread(zynk, *command)
+                told = json.loads(done.stdout.splitlines()[-1])["evidence"]
+                assert [row["status"].startswith(status) for row in told] == [True], done.stderr
+                assert done.returncode == (0 if status == "kept" else 1)
+            found = [await until_tombstoned(devnet, index) for index in HONEST]
+            assert check_slash(found)["offence_height"] == 3
+        finally:
+            await devnet.stop()
+            devnet.remove()
+
+    asyncio.run(run())
+
+
+def confess(devnet: Devnet, height: int) -> Evidence:
+    """The culprit's key notarizes two blocks in one view."""
+    key = load_key(devnet.nodes[CULPRIT].home / cfg.VALIDATOR_KEY_FILE)
+    pair = []
+    for number in (1, 2):
+        block_hash = bytes([number]) * 32
+        said = Statement(kind=StatementKind.NOTARIZE, height=height, view=1, block_hash=block_hash)
+        pair.append((said, key.sign(statement_sign_bytes(CHAIN_ID, said))))
+    return Evidence.of(key.public_key, pair[0], pair[1])
 
 
 async def delegate(devnet: Devnet) -> None:

@@ -37,6 +37,7 @@ from tests.unit.anchoring_world import AnchoringWorld
 from tests.unit.chain_fixture import (
     CHAIN_ID,
     FAUCET,
+    NETWORK,
     PARAMS,
     PROPOSER,
     build,
@@ -45,6 +46,7 @@ from tests.unit.chain_fixture import (
     transfer,
 )
 from tests.unit.node_fixture import FakeLink, peer_info
+from tests.unit.test_accountability import evidence
 
 TO = bytes(range(32))
 
@@ -375,6 +377,29 @@ def test_refused_txs_carry_their_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_evidence_is_kept_once_and_refused_with_the_reason(tmp_path: Path) -> None:
+    async def test(world: ApiWorld) -> None:
+        good = evidence(height=1)
+        answer = await world.api.evidence_submit(good.encode())
+        operator = NETWORK.nodes[1].operator_key.public_key
+        assert answer == {"operator": operator.hex(), "height": 1}
+        assert len(world.node.evidence) == 1
+        stranger = evidence(height=1, key=key_of(1))
+        for data, reason, retry in (
+            (good.encode(), "evidence/not-needed", False),
+            (evidence(height=2**60).encode(), "evidence/not-needed", True),
+            (stranger.encode(), "evidence/false", False),
+            (b"?", "evidence/false", False),
+        ):
+            with pytest.raises(RpcError) as raised:
+                await world.api.evidence_submit(data)
+            assert raised.value.code == RpcCode.EVIDENCE_REFUSED
+            assert (raised.value.reason, raised.value.retry) == (reason, retry)
+        assert len(world.node.evidence) == 1
+
+    run(tmp_path, test)
+
+
 def test_sizes_and_indexes_that_the_log_never_had_are_refused(tmp_path: Path) -> None:
     async def test(world: ApiWorld) -> None:
         await world.parts.fund()

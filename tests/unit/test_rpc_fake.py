@@ -285,6 +285,9 @@ class FakeNodeApi:
         bonds = [{"delegator": H, "validator": H, **amounts, "row": ROW}]
         return {"delegations": bonds, "listed": [], "next_cursor": None, **PROVEN}
 
+    async def evidence_submit(self, evidence: bytes) -> JsonObject:
+        return {"operator": H, "height": 7}
+
     async def stake_unbonding(
         self, account: bytes | None, cursor: int, limit: int, trusted_height: int = 0
     ) -> JsonObject:
@@ -321,7 +324,7 @@ SAMPLE_BY_PARAM: dict[str, object] = {
     "version_id": "0-x", "version_time": "2026-01-01T00:00:00Z",
     "as_of_height": 3, "after": "3-0", "cursor": 1, "proof": True,
     "limit": 2, "stream": "did:zynk:z1#s", "leaves": ["AAEC"], "request_id": "r",
-    "operator": H, "validator": H, "proposal": 1,
+    "operator": H, "validator": H, "proposal": 1, "evidence": text_of_bytes(b"pair"),
     "leaf": H, "leaf_index": 1, "tree_size": 2, "first_size": 1, "second_size": 2,
 }  # fmt: skip
 
