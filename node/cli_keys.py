@@ -19,9 +19,12 @@ from genesis.document import GenesisDocument
 from ledger.accounts import decode_account_id, encode_account_id
 from ledger.ed25519 import KeyPair
 from ledger.errors import DurabilityError, UsageError
+from ledger.store import LevelStore
 from node import config as cfg
 from node.cli_output import json_option, read_option, show
+from node.daemon import STORE_FOLDER
 from node.files import sync_folder
+from node.handlers import open_chain
 from node.home import create_next_keys, finish_rotation
 from node.key_options import ask_passphrase, home_option
 from node.keys import (
@@ -35,6 +38,7 @@ from node.keys import (
     save_key,
 )
 from node.mnemonic_words import WORDS_TEXT_MAX, decode_words, encode_words
+from node.voting import require_key_in_force
 
 KEY_PATH = click.Path(path_type=Path)
 
@@ -109,12 +113,21 @@ def keys_decrypt(path: Path, as_json: bool) -> None:
 @keys.command("rotate")
 @home_option
 @click.option("--finish", is_flag=True, help="Let go of the old keys (the node is stopped).")
+@click.option(
+    "--height",
+    type=click.IntRange(min=1),
+    help="With --finish: the network has the new voting key in force since HEIGHT, which this "
+    "node's store has not reached.",
+)
 @json_option
-def keys_rotate(home: Path, finish: bool, as_json: bool) -> None:
+def keys_rotate(home: Path, finish: bool, height: int | None, as_json: bool) -> None:
     """Make the next voting and VRF key of a home, with a sign guard. `zynk stake rotate` tells the
-    chain; the running node goes over to them by itself, at the heights at which they count."""
+    chain; the running node goes over to them by itself, at the heights at which they count.
+    --finish is refused until the node's own store shows the new voting key in force."""
+    if height is not None and not finish:
+        raise UsageError("--height says when the new key counts", expected="--finish beside it")
     if finish:
-        moved = finish_rotation(home)
+        moved = finish_rotation(home, lambda key: _require_in_force(home, key, height))
         show(as_json, {"home": str(home), "moved": moved}, [("in place", ", ".join(moved))])
         return
     document = GenesisDocument.parse_draft((home / cfg.GENESIS_FILE).read_bytes())
@@ -126,6 +139,27 @@ def keys_rotate(home: Path, finish: bool, as_json: bool) -> None:
     data = {"home": str(home), "consensus": str(consensus), "vrf": str(vrf)}
     tell = f"zynk stake rotate --key OPERATOR --consensus {consensus} --vrf {vrf}"
     show(as_json, data, [("vote key", consensus), ("VRF key", vrf), ("next", tell)])
+
+
+def _require_in_force(home: Path, public_key: bytes, since_height: int | None) -> None:
+    """Raises UsageError. The operator's word counts only for heights that the store lacks."""
+    folder = home / cfg.DATA_FOLDER / STORE_FOLDER
+    if not folder.exists():
+        if since_height is None:
+            raise UsageError(
+                "no store here shows whether the new voting key is in force",
+                expected="a node that ran until it is, or --height",
+                got=str(folder),
+            )
+        return
+    document = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes())
+    store = LevelStore.open(folder, create=False)
+    try:
+        chain = open_chain(store, document.to_state())
+        if since_height is None or chain.height + 1 >= since_height:
+            require_key_in_force(chain, public_key)
+    finally:
+        store.close()
 
 
 @keys.command("words")

@@ -265,7 +265,7 @@ class Node:
             chain_id=self.chain.chain_id,
             key=self.voting.public_key,
             sign=self.voting.sign,
-            is_valid=self.signatures.cache,
+            is_valid=self.chain.signature_check,
             floor=self.voting.floor,
             timing=Timing(
                 view_timeout_base_ms=settings.view_timeout_base_ms,

@@ -19,7 +19,7 @@ from ledger.params import ChainParams
 from node import config as cfg
 from node.files import sync_folder
 from node.guard import GuardFile
-from node.keys import generate_key, save_key
+from node.keys import generate_key, read_public_key, save_key
 
 
 def create_home(
@@ -78,9 +78,11 @@ def create_next_keys(home: Path, chain_id: str, passphrase: str | None) -> tuple
     return consensus, vrf
 
 
-def finish_rotation(home: Path) -> list[str]:
-    """Put the next keys and guard in the place of the old ones, which are kept under `.old`. The
-    node is stopped, and the chain knows the new keys. Raises UsageError if there are none."""
+def finish_rotation(home: Path, require_in_force: Callable[[bytes], None]) -> list[str]:
+    """Put the next keys and guard in the place of the old ones, which are kept under `.old`.
+    `require_in_force` raises UsageError unless the chain has the voting key that it gets in force:
+    the old one is what the node votes with until then. Raises UsageError also if there is no next
+    key or the node is running; then nothing has changed."""
     pairs = (
         (cfg.GUARD_NEXT_FILE, cfg.GUARD_FILE),
         (cfg.VALIDATOR_NEXT_KEY_FILE, cfg.VALIDATOR_KEY_FILE),
@@ -91,6 +93,10 @@ def finish_rotation(home: Path) -> list[str]:
         raise UsageError("no rotation is under way", got=str(home))
     if (home / cfg.READY_FILE).exists():
         raise UsageError("the node is running", expected="a stopped node", got=str(home))
+    voting = home / cfg.VALIDATOR_NEXT_KEY_FILE
+    if not voting.exists():  # an earlier call was cut short: it is in place already
+        voting = home / cfg.VALIDATOR_KEY_FILE
+    require_in_force(read_public_key(voting))
     for next_, old in present:
         if old.exists():
             old.replace(old.with_name(old.name + ".old"))

@@ -23,6 +23,7 @@ from ledger.accounts import encode_account_id
 from ledger.chain import Chain
 from ledger.ed25519 import KeyPair
 from ledger.errors import UsageError, ZynkError
+from ledger.staking_rows import read_consensus_key
 from ledger.store import Batch, Store
 from node import config as cfg
 from node.guard import GuardFile
@@ -95,6 +96,22 @@ def is_next_key_due(home: Path, chain: Chain) -> bool:
     """True if there is a next voting key, and the set of the next height names it."""
     path = home / cfg.VALIDATOR_NEXT_KEY_FILE
     return path.exists() and read_public_key(path) in chain.validators
+
+
+def require_key_in_force(chain: Chain, public_key: bytes) -> None:
+    """Raise UsageError unless the chain lets this consensus key vote on the next height."""
+    owner = read_consensus_key(chain.tree, public_key)
+    if owner is None:
+        got = f"a chain that does not know {encode_account_id(public_key)} at height {chain.height}"
+    elif not owner.may_vote_at(chain.height + 1):
+        got = f"height {chain.height}; it votes from {owner.first} to {owner.last or 'any'}"
+    else:
+        return
+    raise UsageError(
+        "the next voting key is not in force yet; the node votes with the old one",
+        expected="`zynk stake rotate`, and a node that ran until the new key counts",
+        got=got,
+    )
 
 
 class VrfSeeds:
