@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from genesis.document import GenesisDocument
+from ledger.block import PROTOCOL_VERSION
 from ledger.chain import Chain
 from ledger.governance_proposal import (
     Change,
@@ -117,7 +118,8 @@ def test_a_network_halts_for_an_upgrade_and_goes_on_with_the_next_release() -> N
             assert any(REASON in reason for reason in status["reasons"])
             assert await wait_ended(devnet) == [EXIT_CODE] * 4
             for node in devnet.nodes:
-                assert f"zynk: {REASON}, and this software speaks 2 ({INFO})" in node.log_tail()
+                spoken = f"and this software speaks {PROTOCOL_VERSION} ({INFO})"
+                assert f"zynk: {REASON}, {spoken}" in node.log_tail()
 
             devnet.launch(0)
             while devnet.nodes[0].is_running:

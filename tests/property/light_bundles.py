@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 from ledger import codec
+from ledger.block import PROTOCOL_VERSION
 from ledger.certificate import VoteKind
 from ledger.finality import FinalityProof, Handoff
 from ledger.light import TrustPoint, Verdict
@@ -150,7 +151,7 @@ def header_resigned(draft: _Draft) -> None:
 def other_version(draft: _Draft) -> None:
     draft.value[2] = []
     draft.trust = draft.chain.trust(draft.proof.header.height - 1)
-    draft.resign(protocol_version=draft.random.choice((0, 1, 3, 2**16)))
+    draft.resign(protocol_version=draft.random.choice((0, 1, PROTOCOL_VERSION + 1, 2**16)))
     draft.expected = Verdict.CANNOT_TELL
 
 

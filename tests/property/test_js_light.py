@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ledger.block import PROTOCOL_VERSION
 from ledger.errors import InvalidInputError
 from ledger.light import (
     Attack,
@@ -107,7 +108,7 @@ def resigned(chain: LightChain, height: int, random: Random) -> bytes:
             ("parent_hash", random.randbytes(32)),
             ("state_root", random.randbytes(32)),
             ("time_ms", random.choice((0, 2**63))),
-            ("protocol_version", 3),
+            ("protocol_version", PROTOCOL_VERSION + 1),
             ("chain_id", "another"),
         ]
     )

@@ -42,7 +42,7 @@ HEADER = Header(
 BLOCK = Block(HEADER, TXS, CERTIFICATE)
 
 CHANGES: dict[str, Any] = {
-    "protocol_version": 3,
+    "protocol_version": PROTOCOL_VERSION + 1,
     "chain_id": "test-2",
     "vrf_proof": b"x",
     **dict.fromkeys(("height", "time_ms", "origin_view", "audit_size"), 1),
@@ -53,7 +53,7 @@ CHANGES: dict[str, Any] = {
 
 
 def test_header_and_block_hash_are_frozen() -> None:
-    assert HEADER.hash.hex() == "fc97a88c72d064421a2d094117e24cc04e040a046bc8ef3d6b032fb9ca8c9c3a"
+    assert HEADER.hash.hex() == "c4edc2542ffad2ff7574ff1d777878ccb9a3d7a2d22b825a0c39226f116846de"
     assert BLOCK.hash == HEADER.hash
 
 

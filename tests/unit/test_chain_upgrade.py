@@ -57,7 +57,7 @@ GOVERNED = dataclasses.replace(
     pooled=4 * BOND,
 )
 OLD: Collection[int] = PROTOCOL_VERSIONS
-NEW: Collection[int] = {*PROTOCOL_VERSIONS, 3}
+NEW: Collection[int] = {*PROTOCOL_VERSIONS, PROTOCOL_VERSION + 1}
 INFO = "install zynk 2.0"
 
 
@@ -123,7 +123,7 @@ def decide(chain: Chain, change: Change, proposal: int = 1) -> Commit:
 
 
 def schedule(chain: Chain, height: int) -> None:
-    upgrade = Upgrade(height=height, version=3, info=INFO)
+    upgrade = Upgrade(height=height, version=PROTOCOL_VERSION + 1, info=INFO)
     decide(chain, UpgradeChange(upgrade=upgrade))
     assert chain.upgrades.scheduled == upgrade
 
@@ -166,8 +166,8 @@ def test_headers_carry_the_version_that_is_in_force_at_their_height() -> None:
     assert [e.type for e in commit.events] == ["gov.upgraded"]
     grow(chain, HALT + 2)
     versions = [chain.header(h).protocol_version for h in range(1, chain.height + 1)]
-    assert versions == [PROTOCOL_VERSION] * (HALT - 1) + [3] * 3
-    assert chain.upgrades.current == Upgrade(height=HALT, version=3, info=INFO)
+    assert versions == [PROTOCOL_VERSION] * (HALT - 1) + [PROTOCOL_VERSION + 1] * 3
+    assert chain.upgrades.current == Upgrade(height=HALT, version=PROTOCOL_VERSION + 1, info=INFO)
 
 
 def test_software_that_is_too_old_stops_before_the_height_and_changes_nothing() -> None:
@@ -191,10 +191,10 @@ def test_software_that_is_too_old_stops_before_the_height_and_changes_nothing() 
             attempt()
         error = caught.value
         assert isinstance(error, UsageError)
-        assert (error.height, error.version, error.info) == (HALT, 3, INFO)
+        assert (error.height, error.version, error.info) == (HALT, PROTOCOL_VERSION + 1, INFO)
         assert str(error) == (
-            f"this node must be upgraded: height {HALT} needs protocol version 3, and this "
-            f"software speaks 2 ({INFO})"
+            f"this node must be upgraded: height {HALT} needs protocol "
+            f"version {PROTOCOL_VERSION + 1}, and this software speaks {PROTOCOL_VERSION} ({INFO})"
         )
     assert (chain.height, chain.tree.root) == (HALT - 1, root)
     again = open_governed(store)
@@ -209,7 +209,7 @@ def test_new_software_goes_on_with_the_same_store_and_old_software_stays_out() -
     grow(new, HALT + 3)
     needed = open_governed(store).upgrade_needed()
     assert needed is not None
-    assert (needed.height, needed.version, needed.info) == (HALT + 4, 3, INFO)
+    assert (needed.height, needed.version, needed.info) == (HALT + 4, PROTOCOL_VERSION + 1, INFO)
 
 
 def test_a_block_of_the_other_version_is_refused_on_both_sides_of_the_height() -> None:
@@ -218,7 +218,7 @@ def test_a_block_of_the_other_version_is_refused_on_both_sides_of_the_height() -
     for height in (HALT - 1, HALT):
         grow(chain, height - 1)
         block = build(chain)
-        wrong = 2 + 3 - block.header.protocol_version
+        wrong = 2 * PROTOCOL_VERSION + 1 - block.header.protocol_version
         header = dataclasses.replace(block.header, protocol_version=wrong)
         bad = dataclasses.replace(block, header=header)
         with pytest.raises(InvalidInputError, match="wrong protocol version"):
@@ -243,7 +243,7 @@ def test_a_chain_without_the_row_is_at_the_first_version() -> None:
     chain = open_governed(MemoryStore())
     assert chain.next_protocol_version == PROTOCOL_VERSION
     assert chain.upgrade_needed() is None
-    later = open_governed(MemoryStore(), {3})
+    later = open_governed(MemoryStore(), {PROTOCOL_VERSION + 1})
     needed = later.upgrade_needed()
     assert needed is not None
     assert (needed.height, needed.version) == (1, PROTOCOL_VERSION)

@@ -9,6 +9,7 @@ import pytest
 
 from ledger import codec
 from ledger.accounts import Account, account_key, read_account
+from ledger.block import PROTOCOL_VERSION
 from ledger.errors import InvalidInputError
 from ledger.execution import TxFailure
 from ledger.genesis_state import SUPPLY_KEY
@@ -42,7 +43,7 @@ from ledger.upgrade import (
 from tests.unit.governance_world import BALANCE, CHEAPER, PARAMS, World
 
 YES, NO, ABSTAIN = Choice.YES, Choice.NO, Choice.ABSTAIN
-NEXT = UpgradeChange(upgrade=Upgrade(height=100, version=3, info="zynk 2.0"))
+NEXT = UpgradeChange(upgrade=Upgrade(height=100, version=PROTOCOL_VERSION + 1, info="zynk 2.0"))
 
 
 def params_change(**values: int) -> ParamsChange:
@@ -84,7 +85,7 @@ def make_poor(world: World) -> None:
     world.state.keep()
 
 
-def upgrade_at(height: int, version: int = 3) -> UpgradeChange:
+def upgrade_at(height: int, version: int = PROTOCOL_VERSION + 1) -> UpgradeChange:
     return UpgradeChange(upgrade=Upgrade(height=height, version=version))
 
 
@@ -174,7 +175,7 @@ MALFORMED: dict[str, codec.Value] = {
     "parameter twice": ["t", "s", [0, [["fee_base", 1], ["fee_base", 1]]]],
     "value of a wrong type": ["t", "s", [0, [["fee_base", "1"]]]],
     "version too high": ["t", "s", [1, [100, 2**16 + 1, ""]]],
-    "control character in the info": ["t", "s", [1, [100, 3, "\x07"]]],
+    "control character in the info": ["t", "s", [1, [100, PROTOCOL_VERSION + 1, "\x07"]]],
     "unknown kind": ["t", "s", [3, 100]],
     "kind of a wrong type": ["t", "s", [True, [["fee_base", 1]]]],
 }
@@ -425,17 +426,17 @@ def test_an_upgrade_is_scheduled_replaced_and_cancelled() -> None:
 
 def test_an_upgrade_is_in_force_from_its_height_on() -> None:
     world = World()
-    upgrade = Upgrade(height=3, version=3, info="zynk 2.0")
+    upgrade = Upgrade(height=3, version=PROTOCOL_VERSION + 1, info="zynk 2.0")
     write_upgrade_state(world.state, UpgradeState(scheduled=upgrade))
     world.end_block()
-    assert scheduled(world).at(2).version == 2
+    assert scheduled(world).at(2).version == PROTOCOL_VERSION
     assert scheduled(world).at(3) == upgrade
     assert scheduled(world).scheduled == upgrade
     assert world.context.height == 2
     world.end_block()
     assert scheduled(world) == UpgradeState(current=upgrade)
     assert [e.type for e in world.context.events] == ["gov.upgraded"]
-    assert world.propose(upgrade_at(100, 3)) == "gov/upgrade-version"
+    assert world.propose(upgrade_at(100, PROTOCOL_VERSION + 1)) == "gov/upgrade-version"
 
 
 # --- readers ---

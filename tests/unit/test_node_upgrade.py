@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from consensus.messages import CertificateMessage, Status, decode_message
-from ledger.block import PROTOCOL_VERSIONS
+from ledger.block import PROTOCOL_VERSION, PROTOCOL_VERSIONS
 from ledger.certificate import VoteKind
 from ledger.chain import Chain, Commit
 from ledger.genesis_state import GenesisState
@@ -29,11 +29,13 @@ from tests.unit.chain_fixture import GENESIS, LeafListLog, advance, handlers
 from tests.unit.node_fixture import FakeLink
 
 HALT = 4
-NEW = frozenset({*PROTOCOL_VERSIONS, 3})
-ROW = UpgradeState(scheduled=Upgrade(height=HALT, version=3, info="zynk 2.0")).encode()
+NEW = frozenset({*PROTOCOL_VERSIONS, PROTOCOL_VERSION + 1})
+ROW = UpgradeState(
+    scheduled=Upgrade(height=HALT, version=PROTOCOL_VERSION + 1, info="zynk 2.0")
+).encode()
 REASON = (
-    f"this node must be upgraded: height {HALT} needs protocol version 3, and this software speaks "
-    "2 (zynk 2.0)"
+    f"this node must be upgraded: height {HALT} needs protocol version {PROTOCOL_VERSION + 1}, and "
+    f"this software speaks {PROTOCOL_VERSION} (zynk 2.0)"
 )
 
 
@@ -181,7 +183,7 @@ def test_newer_software_syncs_across_the_height() -> None:
         syncer = Syncer(grown_server(HALT + 4), NEW)
         await syncer.run()
         assert syncer.chain.height == HALT + 4
-        assert syncer.chain.header(HALT + 4).protocol_version == 3
+        assert syncer.chain.header(HALT + 4).protocol_version == PROTOCOL_VERSION + 1
         assert not syncer.bad
 
     asyncio.run(run())
