@@ -23,6 +23,8 @@ from ledger.errors import InvalidInputError
 
 EXPORT_MAX = 1000
 ENTRY_PREFIX = b"d/o"
+INDEX_MAX = 999_999_999
+"""Above that of any operation in a block."""
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,8})")
 
 Cursor = tuple[int, int]

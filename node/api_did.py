@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import takewhile
 
-from did.export import describe_entry, find_entries, parse_cursor
+from did.export import INDEX_MAX, Cursor, describe_entry, find_entries, parse_cursor
 from ledger.chain import Chain
 from ledger.errors import DamagedStoreError
 from ledger.store import Reader
@@ -15,12 +15,16 @@ from rpc.api import JsonObject
 EXPORT_BYTES_MAX = 8 * 1024 * 1024
 LINES_PER_SLICE = 64
 """Lines made before consensus has its turn; some 3 ms."""
+BLOCKS_MAX = 20_000
+"""Looked at for one page: most blocks may hold nothing of DIDs."""
+BLOCKS_PER_SLICE = 500
 
 
 async def export_json(chain: Chain, store: Reader, after: str | None, limit: int) -> JsonObject:
-    """{operations, nextCursor}: at most `limit` lines after a cursor. Raises InvalidInputError."""
+    """{operations, nextCursor}: at most `limit` lines after a cursor. A page may be short, or empty
+    with a cursor to go on from. Raises InvalidInputError."""
     cursor = None if after is None else parse_cursor(after)
-    found = find_entries(chain.side_keys(cursor[0] if cursor else 1), cursor, limit + 1)
+    found, looked_to = await _find(chain, cursor, limit + 1)
     lines: list[dict[str, object]] = []
     byte_count = 0
     for place, key in found[:limit]:
@@ -31,8 +35,28 @@ async def export_json(chain: Chain, store: Reader, after: str | None, limit: int
         lines.append(describe_entry(place, key, row))
         if len(lines) % LINES_PER_SLICE == 0:
             await asyncio.sleep(0)
-    has_more = len(lines) < len(found)
-    return {"operations": lines, "nextCursor": lines[-1]["cursor"] if has_more else None}
+    next_cursor = lines[-1]["cursor"] if len(lines) < len(found) else None
+    if next_cursor is None and looked_to is not None:
+        next_cursor = f"{looked_to}-{INDEX_MAX}"
+    return {"operations": lines, "nextCursor": next_cursor}
+
+
+async def _find(
+    chain: Chain, cursor: Cursor | None, limit: int
+) -> tuple[list[tuple[Cursor, bytes]], int | None]:
+    """At most `limit` entries after the cursor, and the height up to which was looked if there may
+    be more above it."""
+    found: list[tuple[Cursor, bytes]] = []
+    blocks = chain.side_keys(cursor[0] if cursor else 1)
+    for looked_at, block in enumerate(blocks, 1):
+        found += find_entries([block], cursor, limit - len(found))
+        if len(found) == limit:
+            break
+        if looked_at == BLOCKS_MAX:
+            return found, block[0]
+        if looked_at % BLOCKS_PER_SLICE == 0:
+            await asyncio.sleep(0)
+    return found, None
 
 
 def operations_json(chain: Chain, store: Reader, height: int) -> Sequence[JsonObject]:

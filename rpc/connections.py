@@ -48,8 +48,11 @@ _REFUSAL = _refusal()
 class HeldResponse(web.Response):
     """An answer whose bytes are held until the peer has taken them."""
 
-    def __init__(self, held: Reservation, *, body: bytes, headers: dict[str, str]) -> None:
-        super().__init__(body=body, content_type="application/json", headers=headers)
+    def __init__(
+        self, held: Reservation, *, body: bytes, headers: dict[str, str], status: int = 200
+    ) -> None:
+        headers = {"Content-Type": "application/json", **headers}
+        super().__init__(status=status, body=body, headers=headers)
         self._held = held
 
     async def write_eof(self, data: bytes = b"") -> None:

@@ -127,6 +127,13 @@ class Dispatcher:
             for method in registry
         }
 
+    async def admit(self, caller: Caller, byte_count: int) -> None:
+        """Before work on a body that came outside JSON-RPC: charge for it and take a turn. Raises
+        RpcError RATE_LIMITED."""
+        if not self._rate.take(caller.ip, 1 + byte_count // BYTES_PER_COST):
+            raise _rate_limited(self._config.calls_per_s_per_ip_max)
+        await self._turns.take()
+
     async def invoke(self, name: str, params: object, caller: Caller) -> object:
         """One call outside JSON-RPC (the REST routes). Raises RpcError and nothing else."""
         bound = self._bound_by_name[name]
@@ -161,9 +168,7 @@ class Dispatcher:
 
     async def _read(self, body: bytes | str, caller: Caller) -> object:
         """The parsed body, paid for. Raises RpcError."""
-        if not self._rate.take(caller.ip, 1 + len(body) // BYTES_PER_COST):
-            raise _rate_limited(self._config.calls_per_s_per_ip_max)
-        await self._turns.take()
+        await self.admit(caller, len(body))
         self._check_marks(body)
         request = _parse(body)
         if isinstance(request, list):

@@ -310,7 +310,7 @@ _DID_METHODS = (
                 default=True,
             ),
         ),
-        cost_by_param={"version_id": 10, "version_time": 10, "as_of_height": 10},
+        cost_by_param={"version_id": 50, "version_time": 50, "as_of_height": 50},
         result=record(
             didDocument=or_null(ANY_OBJECT),
             didDocumentMetadata=record({"proof": DID_PROOF, "versionId": TEXT}),
@@ -365,7 +365,7 @@ _DID_METHODS = (
         summary="The operations of a DID, oldest first, with the proof of its current record.",
         bind=lambda api: api.did_history,
         params=(_DID, _CURSOR, _LIMIT, _TRUSTED),
-        cost=10,
+        cost=50,
         result=record(
             did=TEXT,
             operations=array(
@@ -393,7 +393,7 @@ _DID_METHODS = (
                 default=PAGE_DEFAULT,
             ),
         ),
-        cost=50,
+        cost=500,
         result=record(
             operations=array(
                 record(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 RANGES_MAX = 64
-HEADER_CHARS_MAX = 4096
+HEADER_CHARS_MAX = 1024
 _WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _RANGE = re.compile(
@@ -15,7 +15,8 @@ _RANGE = re.compile(
     rf"{_WORD}\s*=\s*(?:{_WORD}|{_QUOTED}))*)\s*"
 )
 _PARAMETER = re.compile(rf";\s*({_WORD})\s*=\s*({_WORD}|{_QUOTED})")
-_ITEM = re.compile(rf"(?:[^,\"]|{_QUOTED})+")
+# A quote that is not closed reaches to the end, so that no attempt fails: one pass, whatever comes.
+_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.?)*(?:"|$))+', re.DOTALL)
 _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 

@@ -7,6 +7,7 @@ listed origins alone.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -39,11 +40,13 @@ class RestRoutes:
         read_body: ReadBody,
         status_of: Callable[[RpcError], int],
         check_origin: Callable[[web.BaseRequest], dict[str, str]],
+        respond: Callable[[web.BaseRequest, int, bytes, dict[str, str]], web.Response],
         *,
         registrar_wait_ms: int,
     ) -> None:
         self._registrar = Registrar(dispatcher, final_wait_ms=registrar_wait_ms)
         self._check_origin = check_origin
+        self._respond = respond
         self._dispatcher = dispatcher
         self._read_body = read_body
         self._status_of = status_of
@@ -90,7 +93,9 @@ class RestRoutes:
         headers = {**CORS, **response.headers, "Vary": "Accept"}
         if response.content_type:
             headers["Content-Type"] = response.content_type
-        return web.Response(status=response.status, body=response.body, headers=headers)
+        if not response.body:
+            return web.Response(status=response.status, headers=headers)
+        return self._respond(request, response.status, response.body, headers)
 
     async def _serve_operations(self, request: web.BaseRequest) -> web.Response:
         """`did_export` as JSON lines."""
@@ -104,11 +109,21 @@ class RestRoutes:
         limit = query.get("limit", "")
         if limit.isascii() and limit.isdigit() and len(limit) < 10:
             params["limit"] = int(limit)
-        page = await self._dispatcher.invoke("did_export", params, Caller(request.remote or ""))
-        assert isinstance(page, Mapping)
+        page = await self._export(params, request)
         lines = "".join([encode_json(line) + "\n" for line in page["operations"]])
         headers = {**CORS, "Cache-Control": "no-store", "Content-Type": LINES_TYPE}
-        return web.Response(body=lines.encode("ascii"), headers=headers)
+        return self._respond(request, 200, lines.encode("ascii"), headers)
+
+    async def _export(
+        self, params: dict[str, object], request: web.BaseRequest
+    ) -> Mapping[str, Any]:
+        """The next page that has lines: here a page without any says that there are no more."""
+        while True:
+            page = await self._dispatcher.invoke("did_export", params, Caller(request.remote or ""))
+            assert isinstance(page, Mapping)
+            if page["operations"] or page["nextCursor"] is None:
+                return page
+            params["after"] = page["nextCursor"]
 
     async def _serve_registrar(self, request: web.BaseRequest) -> web.Response:
         """A page may register only from an allowed origin, as it may call JSON-RPC."""
@@ -127,7 +142,7 @@ class RestRoutes:
         kind = KIND_BY_PATH[request.path]
         status, body = await self._registrar.answer(kind, data, Caller(request.remote or ""))
         headers = {**headers, "Content-Type": "application/json", "Cache-Control": "no-store"}
-        return web.Response(status=status, body=encode_json(body).encode("ascii"), headers=headers)
+        return self._respond(request, status, encode_json(body).encode("ascii"), headers)
 
 
 class WrongMethod(RpcError):

@@ -92,6 +92,7 @@ class RpcServer:
             self._read_json_body,
             _status_of,
             self._origin_headers,
+            self._held_response,
             registrar_wait_ms=config.registrar_wait_ms,
         )
         self._page = load_page_files(genesis)
@@ -248,7 +249,9 @@ class RpcServer:
         self._check_body(request, bytes_max)
         with self._bodies.hold(request.remote or "") as held:
             held.add(bytes_max if request.content_length is None else request.content_length)
-            return await self._read_body(request, bytes_max)
+            body = await self._read_body(request, bytes_max)
+        await self._dispatcher.admit(Caller(request.remote or ""), len(body))
+        return body
 
     async def _read_body(self, request: web.BaseRequest, bytes_max: int) -> bytes:
         body = bytearray()
@@ -308,12 +311,18 @@ class RpcServer:
         answer = await read_over_http(
             self._dispatcher, self.registry, caller, name, request.query.items()
         )
-        held = self._answers.hold(caller.ip)
-        held.add(len(answer))
+        headers["Cache-Control"] = "no-store"
+        return self._held_response(request, 200, answer.encode("ascii"), headers)
+
+    def _held_response(
+        self, request: web.BaseRequest, status: int, body: bytes, headers: dict[str, str]
+    ) -> web.Response:
+        """An answer within the budget for what peers have not read yet. Raises RpcError."""
+        held = self._answers.hold(request.remote or "")
+        held.add(len(body))
         if self._http is not None:
             self._http.release_with(request.protocol, held)
-        headers["Cache-Control"] = "no-store"
-        return HeldResponse(held, body=answer.encode("ascii"), headers=headers)
+        return HeldResponse(held, status=status, body=body, headers=headers)
 
     def _preflight(self, request: web.BaseRequest) -> web.Response:
         headers = self._origin_headers(request)

@@ -70,6 +70,7 @@ SUBSCRIPTION_METHODS = (
         ),
         result=record(subscription=TEXT, current=or_null(ANY_OBJECT)),
         errors=(RpcCode.UNSUPPORTED,),
+        cost_by_param={"after": 500},
         websocket_only=True,
     ),
     Method(
@@ -210,6 +211,8 @@ class Hub:
         """
         try:
             page = await self._api.did_export(after, MISSED_MAX)
+            while not page["operations"] and page["nextCursor"] is not None:
+                page = await self._api.did_export(str(page["nextCursor"]), MISSED_MAX)
             if page["nextCursor"] is not None:
                 raise RpcError(
                     RpcCode.TOO_LARGE,
