@@ -196,6 +196,8 @@ def _check_issuer(credential: Mapping[str, Any]) -> str:
         raise InvalidInputError(
             "proof has another purpose", expected=ASSERTION, got=proof.purpose[:80]
         )
+    if "@context" in proof.options and proof.options["@context"] != credential.get("@context"):
+        raise InvalidInputError("the credential's @context goes on where the signed one ends")
     method = parse_did_url(proof.verification_method)
     if method.did != issuer or method.path or method.query is not None or not method.fragment:
         raise InvalidInputError(

@@ -169,10 +169,12 @@ def _verify_history_page(answer: Mapping[str, Any], did: str, basis: Basis) -> V
         step = f"all {len(items)} operations are there, in their order and rightly flagged"
     else:
         seqs = [verify_history_operation(item, record).seq for item in items]
-        if seqs and seqs != list(range(seqs[0], seqs[0] + len(seqs))):
+        if seqs != list(range(seqs[0], seqs[0] + len(seqs))):
             raise InvalidInputError("history is not in order of seq")
-        after = seqs[-1] + 1 if seqs else None
-        if answer["nextCursor"] != (after if after is not None and after <= record.seq else None):
+        if not seqs:
+            raise InvalidInputError("history page of an existing DID is empty")
+        after = seqs[-1] + 1
+        if answer["nextCursor"] != (after if after <= record.seq else None):
             raise InvalidInputError("history page names the wrong next page")
         step = f"{len(items)} operations are in the log; a part does not show which are nullified"
     return replace(verdict, steps=(*verdict.steps, step))

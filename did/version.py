@@ -58,10 +58,10 @@ def is_head_asked(record: Record, query: VersionQuery, *, height: int, time_ms: 
         if as_of < record.created_height:
             raise ResolutionError("NOT_FOUND", f"the DID was not known at height {as_of}")
     if time_s is not None:
-        if time_s > time_ms // 1000:
+        if time_s >= time_ms // 1000:  # of its own second there may be more blocks
             raise ResolutionError(
                 "INVALID_OPTIONS",
-                f"versionTime is later than the newest block, of {format_time(time_ms)}",
+                f"versionTime is not before the newest block, of {format_time(time_ms)}",
             )
         if time_s < record.created_ms // 1000:
             raise ResolutionError("NOT_FOUND", "the DID did not exist at this time")

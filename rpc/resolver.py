@@ -232,8 +232,6 @@ def compute_cache_control(options: Options, metadata: Mapping[str, Any], *, is_r
     def is_settled(time: str | None) -> bool:
         return time is None or window_ms < 0 or time < settled_before
 
-    if options.version.time_s is not None and options.version.time_s >= header.time_ms // 1000:
-        return REVALIDATE  # the next block may still be of this second
     if options.as_of_height is None:
         if not is_settled(metadata.get("updated")):
             return REVALIDATE

@@ -411,7 +411,6 @@ def test_caches_may_keep_only_what_can_not_change(past: History) -> None:
                 (head, document, REVALIDATE),
                 (head, "*/*", REVALIDATE),
                 (f"versionTime={format_time(past.times[1])}", document, IMMUTABLE),
-                (f"versionTime={format_time(past.world.time_ms)}", document, REVALIDATE),
                 (f"asOfHeight={past.heights[3]}", "*/*", IMMUTABLE),
                 (f"{settled}&service=s", "text/uri-list", IMMUTABLE),
             ):

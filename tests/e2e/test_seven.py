@@ -275,9 +275,11 @@ class Seven:
             self._joiners.append(index)
 
     async def _join(self, index: int) -> None:
-        """A new validator takes part once `stake create` counts."""
+        """A new validator takes part once `stake create` counts. Its node has caught up by then:
+        one that has not is absent until it has, and jailed for that if it takes too long."""
         node = self._devnet.nodes[index]
         await self._devnet.start([index])
+        await until_height(self._devnet, await height_of(self._devnet, CONSOLE), [index])
         bond = str(JOINER_POWER * POWER_UNIT)
         await self._pay(
             *("stake", "create", "--home", str(node.home), "--name", f"joiner{index}"),

@@ -195,6 +195,9 @@ DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda c: c.update({"@context": ["https://www.w3.org/2018/credentials/v1"]}),
         "another @context"),
     "no type": (lambda c: c.update(type="Degree"), "not a credential"),
+    "a context that nobody signed": (
+        lambda c: c.update({"@context": [*c["@context"], {"degree": "https://evil.example/#x"}]}),
+        "goes on where"),
     "no claims": (lambda c: c.update(credentialSubject=[]), "credentialSubject"),
     "empty claims": (lambda c: c.update(credentialSubject={}), "credentialSubject"),
     "a claim that is text": (lambda c: c.update(credentialSubject="x"), "credentialSubject"),

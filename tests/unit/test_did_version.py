@@ -259,6 +259,21 @@ def test_future_has_no_answer(past: History) -> None:
             past.verify(answer, **query)
 
 
+def test_a_second_that_may_hold_another_block_has_no_answer_yet() -> None:
+    history = History()
+    history.create()
+    history.update()
+    second = {"version_time": format_time(history.times[1])}
+    early = history.ask(history.world.view(), **second)
+    assert early["didResolutionMetadata"]["error"]["type"].endswith("#INVALID_OPTIONS")
+    operation = history._build(update_operation, document=document("2"))
+    assert history.world.run(operation, step_ms=20) == "ok"
+    history.world.block([])
+    answer = history.ask(history.world.view(), **second)
+    assert answer["didDocumentMetadata"]["versionId"].startswith("2-")
+    history.verify(answer, **second)
+
+
 def test_unknown_did_has_no_versions(past: History) -> None:
     query = {"version_time": format_time(past.times[0])}
     found = resolver.resolve(past.world.view(), STRANGER, read_version_query(*_texts(query)))
