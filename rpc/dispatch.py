@@ -128,18 +128,18 @@ class Dispatcher:
         }
 
     async def admit(self, caller: Caller, byte_count: int) -> None:
-        """Before work on a body that came outside JSON-RPC: charge for it and take a turn. Raises
-        RpcError RATE_LIMITED."""
-        if not self._rate.take(caller.ip, 1 + byte_count // BYTES_PER_COST):
+        """Before work on a body: charge for it and take a turn. Raises RpcError RATE_LIMITED."""
+        await self._pay(caller, 1 + byte_count // BYTES_PER_COST)
+
+    async def _pay(self, caller: Caller, cost: int) -> None:
+        if not self._rate.take(caller.ip, cost):
             raise _rate_limited(self._config.calls_per_s_per_ip_max)
         await self._turns.take()
 
     async def invoke(self, name: str, params: object, caller: Caller) -> object:
         """One call outside JSON-RPC (the REST routes). Raises RpcError and nothing else."""
         bound = self._bound_by_name[name]
-        if not self._rate.take(caller.ip, bound.method.cost_of(params)):
-            raise _rate_limited(self._config.calls_per_s_per_ip_max)
-        await self._turns.take()
+        await self._pay(caller, bound.method.cost_of(params))
         return await self._call(bound, bound.method.arguments(params), caller)
 
     async def answer(
