@@ -9,6 +9,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,12 +67,10 @@ def test_no_progress_bar_is_written_to_a_pipe(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_the_benchmark_ends_with_one_line_of_json_in_its_documented_shape() -> None:
+def run_bench(module: str, *options: str) -> dict[str, Any]:
+    """What the benchmark prints on its one line with --json."""
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "bench.network", "--json"),
-            *("--seconds", "3", "--idle-seconds", "1"),
-        ],
+        [sys.executable, "-m", module, "--json", *options],
         capture_output=True,
         text=True,
         timeout=170,
@@ -79,7 +78,12 @@ def test_the_benchmark_ends_with_one_line_of_json_in_its_documented_shape() -> N
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
-    figures = json.loads(line)
+    figures: dict[str, Any] = json.loads(line)
+    return figures
+
+
+def test_the_benchmark_ends_with_one_line_of_json_in_its_documented_shape() -> None:
+    figures = run_bench("bench.network", "--seconds", "3", "--idle-seconds", "1")
     assert list(figures) == ["finality", "throughput", "idle", "start_s", "machine"]
     assert {"p50_ms", "p90_ms", "p99_ms", "rate_tx_s"} <= set(figures["finality"])
     assert {"tx_s", "payload_bytes", "missed_heights"} <= set(figures["throughput"])
@@ -95,19 +99,7 @@ def test_the_benchmark_ends_with_one_line_of_json_in_its_documented_shape() -> N
 
 
 def test_the_resolver_benchmark_loads_dids_and_verifies_some_of_the_answers() -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "bench.resolve", "--json"),
-            *("--dids", "1250", "--seconds", "2"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    figures = json.loads(line)
+    figures = run_bench("bench.resolve", "--dids", "1250", "--seconds", "2")
     assert figures["dids"] == 1250, "more than a block of them"
     assert figures["plain_per_s"] > 0
     assert figures["with_proof_per_s"] > 0
