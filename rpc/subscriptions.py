@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import structlog
 
@@ -28,6 +28,8 @@ OPERATIONS = "operations"
 STATUS = "status"
 _TX_PREFIX = "tx:"
 MISSED_MAX = 1000
+MISSED_PAGES_MAX = 8
+"""Pages of `did_export` read for a subscriber; one may be empty where no block holds a DID."""
 OPERATIONS_PER_MESSAGE_MAX = 100
 
 log = structlog.get_logger("rpc")
@@ -209,20 +211,27 @@ class Hub:
         """The operations after a cursor. Listening has begun, so none is lost in between; one that
         comes twice has the same cursor. Raises RpcError if they are too many, and listening ends.
         """
+        missed: list[object] = []
+        cursor: str | None = after
         try:
-            page = await self._api.did_export(after, MISSED_MAX)
-            while not page["operations"] and page["nextCursor"] is not None:
-                page = await self._api.did_export(str(page["nextCursor"]), MISSED_MAX)
-            if page["nextCursor"] is not None:
-                raise RpcError(
-                    RpcCode.TOO_LARGE,
-                    "too many operations were missed; page through did_export first",
-                    expected=f"at most {MISSED_MAX}",
+            for _ in range(MISSED_PAGES_MAX):
+                page: Mapping[str, Any] = await self._api.did_export(
+                    cursor, MISSED_MAX - len(missed)
                 )
+                missed += page["operations"]
+                cursor = page["nextCursor"]
+                if cursor is None:
+                    return {"operations": missed}
+                if len(missed) == MISSED_MAX:
+                    break
+            raise RpcError(
+                RpcCode.TOO_LARGE,
+                "too much was missed; page through did_export first",
+                expected=f"at most {MISSED_MAX} operations in {MISSED_PAGES_MAX} of its pages",
+            )
         except BaseException:
             self._remove(subscriber, OPERATIONS)
             raise
-        return {"operations": page["operations"]}
 
     def _publish(self, topic: str, result: object) -> None:
         message = encode_json(

@@ -228,6 +228,29 @@ def test_operations_of_a_large_block_come_in_messages_that_a_queue_holds() -> No
     run(scenario())
 
 
+def test_missed_operations_are_gathered_over_short_pages() -> None:
+    pages: dict[str, JsonObject] = {
+        "1-0": {"operations": [{"cursor": "1-1"}], "nextCursor": "5-0"},
+        "5-0": {"operations": [], "nextCursor": "9-0"},
+        "9-0": {"operations": [{"cursor": "9-3"}], "nextCursor": None},
+    }
+
+    class Sparse(FakeNodeApi):
+        async def did_export(self, after: str | None, limit: int) -> JsonObject:
+            return pages[str(after)]
+
+    async def scenario() -> None:
+        async with (
+            running(Sparse()) as (_, _, client),
+            client.subscribe("operations", after="1-0") as operations,
+        ):
+            assert operations.current is not None
+            found = operations.current["operations"]
+            assert [line["cursor"] for line in found] == ["1-1", "9-3"]
+
+    run(scenario())
+
+
 def test_too_many_missed_operations_are_left_to_the_export() -> None:
     class Ahead(FakeNodeApi):
         async def did_export(self, after: str | None, limit: int) -> JsonObject:
