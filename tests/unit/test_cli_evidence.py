@@ -15,7 +15,7 @@ from ledger.errors import InvalidInputError, UsageError
 from node.cli_evidence import evidence as evidence_command
 from node.cli_evidence import read_evidence, submit_all
 from rpc.errors import RpcCode, RpcError
-from rpc.methods import EVIDENCE_BYTES_MAX
+from rpc.methods_stake import EVIDENCE_BYTES_MAX
 from rpc.params import bytes_of_text
 from tests.unit.test_accountability import evidence
 
