@@ -32,8 +32,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
-from audit.anchor import BATCH_LEAVES_MAX, Anchor
+from audit.anchor import BATCH_LEAVES_MAX, Anchor, AnchorRecord
 from audit.batch import (
     ATTEMPTS_MAX,
     REASON_MAX,
@@ -41,6 +42,7 @@ from audit.batch import (
     Batch,
     BatchState,
     InFlight,
+    encode_group,
     find_group_batch,
     hash_batch_leaves,
     read_batch,
@@ -54,19 +56,22 @@ from audit.intake import (
     Request,
     find_last_number,
 )
+from audit.leaf import Leaf
 from audit.rows import (
     BATCH,
+    BATCH_BY_ROOT,
     GROUP,
     GROUP_BATCH,
     IN_FLIGHT,
+    LEAF,
     OUTSTANDING,
     RECEIPT,
     number_at_end,
     u16,
     u64,
 )
-from ledger.errors import UsageError, ZynkError
-from ledger.merkle import compute_root
+from ledger.errors import InvalidInputError, UsageError, ZynkError
+from ledger.merkle import compute_leaf_hash, compute_root
 from ledger.store import Batch as WriteBatch
 from ledger.store import Store, decode_row
 from ledger.tx import MESSAGES_MAX, Tx
@@ -200,6 +205,7 @@ class Pipeline:
         number, offset = self._next_batch, 0
         rows = WriteBatch()
         rows.put(BATCH + u64(number), batch.encode())
+        rows.put(BATCH_BY_ROOT + batch.root, u64(number))
         for group, count in groups:
             rows.put(GROUP_BATCH + u64(group), u64(number) + u16(offset))
             offset += count
@@ -209,17 +215,26 @@ class Pipeline:
 
     # --- anchoring ---
 
-    def next_anchor(self, next_seq: Callable[[bytes], int]) -> AnchorDraft | None:
+    def upcoming(self, count: int) -> list[Batch]:
+        """The batches that are anchored next, oldest first, at most `count`."""
+        return [read_batch(self._store, number) for number in islice(self._closed, count)]
+
+    def next_anchor(
+        self,
+        next_seq: Callable[[bytes], int],
+        is_copied: Callable[[bytes], bool] = lambda root: True,
+    ) -> AnchorDraft | None:
         """What to sign and hand to `record_signed`; None while a tx is in flight or there is
         nothing to anchor. `next_seq(stream)` reads the node's cursor in the newest final state
-        (`audit.anchor.read_next_seq`). Asking again gives the same."""
+        (`audit.anchor.read_next_seq`); a batch waits until `is_copied(root)`, and those after it
+        with it. Asking again gives the same."""
         if self._in_flight is not None:
             return None
         anchors: list[tuple[int, Anchor]] = []
         seqs: dict[bytes, int] = {}
         for number in self._closed:
             batch = read_batch(self._store, number)
-            if batch.is_alone and anchors:
+            if (batch.is_alone and anchors) or not is_copied(batch.root):
                 break
             seq = seqs[batch.stream] if batch.stream in seqs else next_seq(batch.stream)
             seqs[batch.stream] = seq + 1
@@ -325,6 +340,45 @@ class Pipeline:
         self._closed.extendleft(reversed(again))
         self._committed.extend(done)
         self._outstanding.difference_update(freed)
+
+    # --- lost leaf lists ---
+
+    def has_batch(self, root: bytes) -> bool:
+        """Whether the leaves of the batch with this root are here."""
+        return self._store.get(BATCH_BY_ROOT + root) is not None
+
+    def recover(self, record: AnchorRecord, leaves: Sequence[bytes]) -> None:
+        """Take back, synced, the leaves of an anchor of this node that is in the log and not in
+        the store: the batch is committed, and its receipts are due. Raises InvalidInputError if
+        these are not the leaves."""
+        hashes = [compute_leaf_hash(leaf) for leaf in leaves]
+        if len(hashes) != record.count or compute_root(hashes) != record.batch_root:
+            raise InvalidInputError("leaves are not those of the anchor")
+        for leaf in leaves:
+            if Leaf.decode(leaf).stream != record.stream:
+                raise InvalidInputError("leaf belongs to another stream", got=leaf.hex())
+        group, number = self._next_group, self._next_batch
+        batch = Batch(
+            stream=record.stream,
+            groups=((group, record.count),),
+            root=record.batch_root,
+            state=BatchState.COMMITTED,
+            seq=record.seq,
+            height=record.height,
+        )
+        rows = WriteBatch()
+        for place, leaf_hash in enumerate(hashes):
+            rows.put(LEAF + leaf_hash, u64(group) + u16(place))
+        rows.put(GROUP + u64(group), encode_group(record.stream, record.time_ms, leaves))
+        rows.put(GROUP_BATCH + u64(group), u64(number) + u16(0))
+        rows.put(OUTSTANDING + u64(group), b"")
+        rows.put(BATCH + u64(number), batch.encode())
+        rows.put(BATCH_BY_ROOT + batch.root, u64(number))
+        self._store.write(rows, sync=True)
+        self._next_group += 1
+        self._next_batch += 1
+        self._outstanding.add(group)
+        self._committed.append(number)
 
     # --- receipts ---
 

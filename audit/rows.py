@@ -16,6 +16,10 @@ Written by the node's own pipeline (local, differs between nodes):
     a/p/b | batch u64              batch (`audit.batch`)
     a/p/r | batch u64              the part of the receipts that all leaves of the batch share
     a/p/t                          the anchor tx in flight
+    a/p/x | batch root 32          the batch that has it: batch u64
+    a/p/n                          log index u64: this node's anchors before it are here
+
+Kept for other nodes (local; `audit.copies`): a/c/l, a/c/w
 
 Integers are big-endian.
 """
@@ -36,6 +40,11 @@ GROUP_BATCH = b"a/p/m"
 BATCH = b"a/p/b"
 RECEIPT = b"a/p/r"
 IN_FLIGHT = b"a/p/t"
+BATCH_BY_ROOT = b"a/p/x"
+FOUND_TO = b"a/p/n"
+
+COPY = b"a/c/l"
+COPY_WAITS = b"a/c/w"
 
 
 def u64(number: int) -> bytes:

@@ -1,7 +1,9 @@
-"""`./dev bench audit`: the audit log alone, without a network.
+"""`./dev bench audit`: the audit log alone, and on a new network of four.
 
-Append (frontier and tiles, in heights of 1,000 entries, each one synced batch), proofs at the full
-size, reopening to the first proof, and bytes of tiles an entry. `--json` ends with one object.
+Alone: append (frontier and tiles, in heights of 1,000 entries, each one synced batch), proofs at
+the full size, reopening to the first proof, and bytes of tiles an entry. On the network: leaves
+accepted durably by HTTP in groups of 1,000, and the time until they have receipts. `--json` ends
+with one object: {"leaves_per_s", "receipt_p99_ms", "proofs_per_s", "append_per_s", ...}.
 """
 
 from __future__ import annotations
@@ -18,9 +20,22 @@ from typing import Any
 from audit.frontier import FrontierLog
 from audit.rows import TILE
 from audit.tree_store import LogTree, commit_rows
+from did.build import create_operation
+from did.control import Control
+from did.operation import decode_operation
+from genesis.document import GenesisDocument
 from ledger.merkle import compute_leaf_hash, verify_inclusion_proof
 from ledger.store import Batch, LevelStore
+from ledger.tx import Message
+from node import config as cfg
+from node.bench_audit import AuditTarget, measure_audit
 from node.cli_bench import machine
+from node.devnet import Devnet
+from node.event_loop import run
+from node.keys import generate_key, load_key
+from node.streams import create_stream_message
+from node.wallet import Wallet
+from rpc.client import RpcClient
 
 BLOCK_ENTRIES = 1000
 PROOFS = 4000
@@ -66,6 +81,55 @@ def measure(entries: int) -> dict[str, Any]:
     }
 
 
+async def measure_network(leaves_per_s: float, seconds: float) -> dict[str, Any]:
+    """`measure_audit` on four new validators, each of which anchors."""
+    folder = Path(tempfile.mkdtemp(prefix="zynk-bench-"))
+    network = Devnet.create(folder, chain_id="zynk-bench")
+    try:
+        await network.start()
+        await network.wait_height(1)
+        genesis = GenesisDocument.parse(
+            (network.nodes[0].home / cfg.GENESIS_FILE).read_bytes()
+        ).to_state()
+        target = AuditTarget(
+            urls=[node.url for node in network.nodes],
+            stream=await _make_stream(network),
+            chain_id=genesis.chain_id,
+            trusted=genesis.validators,
+        )
+        return await measure_audit(
+            target, leaves_per_s=leaves_per_s, seconds=seconds, progress=lambda share: None
+        )
+    finally:
+        await network.stop()
+        network.remove()
+
+
+async def _make_stream(network: Devnet) -> str:
+    owner = generate_key()
+    operation = create_operation(
+        net=network.chain_id,
+        exp_height=1000,
+        document={},
+        control=Control.of([owner.public_key]),
+        signers=[owner],
+    )
+    indexes = range(len(network.nodes))
+    stream, message = create_stream_message(
+        chain_id=network.chain_id,
+        owner=decode_operation(operation).did_text,
+        submitters=[bytes.fromhex((await network.status(i))["anchor_account"]) for i in indexes],
+        description="bench",
+        keys=[owner],
+        quota=2**40,
+    )
+    async with RpcClient(network.nodes[0].url) as client:
+        wallet = Wallet(client, load_key(network.nodes[0].home / cfg.FAUCET_KEY_FILE))
+        answer = await wallet.submit([Message("did/op", operation), message])
+    await network.wait_height(int(answer["height"]))
+    return stream
+
+
 def _entry(index: int) -> bytes:
     return index.to_bytes(8, "big") * 15
 
@@ -87,8 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--rate", type=float, default=20_000, help="leaves a second offered")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--alone", action="store_true", help="without the network")
     arguments = parser.parse_args()
-    result = measure(arguments.entries)
+    result = {} if arguments.alone else run(measure_network(arguments.rate, arguments.seconds))
+    result |= measure(arguments.entries)
     if arguments.as_json:
         print(json.dumps(result))
     else:

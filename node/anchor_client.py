@@ -21,7 +21,7 @@ from ledger.errors import InvalidInputError, UsageError, ZynkError
 from ledger.merkle import compute_leaf_hash
 from node.files import read_chunks
 from rpc.client import Call
-from rpc.errors import RpcError
+from rpc.errors import RpcCode, RpcError
 from rpc.params import bytes_of_text, text_of_bytes
 
 GROUP_LEAVES = 1000
@@ -157,7 +157,7 @@ async def fetch_receipts(
     distinct = list(dict.fromkeys(leaves))
     for start in range(0, len(distinct), RECEIPTS_A_BATCH):
         group = distinct[start : start + RECEIPTS_A_BATCH]
-        answers = await client.batch([("audit_receipt", {"leaf": leaf.hex()}) for leaf in group])
+        answers = await _batch(client, [("audit_receipt", {"leaf": leaf.hex()}) for leaf in group])
         for leaf, answer in zip(group, answers, strict=True):
             if isinstance(answer, RpcError):
                 raise answer
@@ -176,6 +176,17 @@ def read_receipt_answer(answer: dict[str, Any], leaf: bytes) -> bytes:
     if compute_leaf_hash(Receipt.decode(receipt).leaf_bytes) != leaf:
         raise InvalidInputError("the node gave the receipt of another leaf", expected=leaf.hex())
     return receipt
+
+
+async def _batch(client: BatchCaller, calls: Sequence[Call]) -> list[Any]:
+    """Call, and again when the node says that it was asked too much at once."""
+    while True:
+        try:
+            return await client.batch(calls)
+        except RpcError as error:
+            if error.code != RpcCode.RATE_LIMITED:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 async def _retry(client: BatchCaller, deadline: float, method: str, **params: object) -> Any:

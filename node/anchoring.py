@@ -28,7 +28,11 @@ from ledger.ed25519 import KeyPair
 from ledger.errors import DurabilityError, InvalidInputError, ZynkError
 from ledger.fees import sign_tx
 from ledger.store import Store
+from node import wire
+from node.copies import UPCOMING_MAX, LeafCopies
+from node.leaf_recovery import LeafRecovery
 from node.txpool import TxPool
+from p2p.link import P2PLink
 from rpc.errors import not_found, not_ready
 from rpc.params import text_of_bytes
 
@@ -55,6 +59,8 @@ class Anchoring:
         log_tree: LogTree,
         key: KeyPair,
         txpool: TxPool,
+        link: P2PLink,
+        copies: int,
         on_failure: Callable[[str], None],
     ) -> None:
         self.store = store
@@ -66,6 +72,26 @@ class Anchoring:
         self._on_failure = on_failure
         self._pipeline = Pipeline(store)
         self._loop = asyncio.get_running_loop()
+        self._copies = LeafCopies(
+            chain=chain,
+            store=store,
+            link=link,
+            key=key,
+            copies=copies,
+            on_change=self._pump,
+            on_failure=on_failure,
+        )
+        self._recovery = LeafRecovery(
+            chain=chain,
+            store=store,
+            log_tree=log_tree,
+            link=link,
+            account=key.public_key,
+            pipeline=self._pipeline,
+            kept=self._copies.kept,
+            on_change=self._issue_and_pump,
+            on_failure=on_failure,
+        )
         self._submissions: deque[tuple[Request, asyncio.Future[Accepted]]] = deque()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -81,10 +107,13 @@ class Anchoring:
         """Take in what the chain did while we were away, then go on."""
         self._pipeline.catch_up(self._chain.height, self._lookup)
         self._is_started = True
+        self._recovery.start()
         self._pump()
 
     async def stop(self) -> None:
         self._is_started = False
+        self._copies.stop()
+        await self._recovery.stop()
         for timer in (self._flush_timer, self._tick_timer):
             if timer is not None:
                 timer.cancel()
@@ -198,6 +227,15 @@ class Anchoring:
                 future.set_result(answer)
         self._pump()
 
+    # --- peers ---
+
+    def on_message(self, peer: str, payload: bytes) -> None:
+        """Channel 4: leaf lists. Raises InvalidInputError for what an honest peer does not send."""
+        if payload[0] == wire.TAG_LIST:
+            self._recovery.on_list(payload[1:])
+        else:
+            self._copies.on_message(peer, payload)
+
     # --- the chain ---
 
     def on_commit(self, commit: Commit) -> None:
@@ -207,6 +245,16 @@ class Anchoring:
         try:
             codes = {result.tx_id: result.code for result in commit.results}
             self._pipeline.on_final(commit.height, codes)
+            self._copies.on_commit(commit)
+        except DurabilityError as error:
+            self._fail(error)
+            return
+        finally:
+            self._batch_states.clear()
+        self._issue_and_pump()
+
+    def _issue_and_pump(self) -> None:
+        try:
             if self._pipeline.receipts_due():
                 issue_receipts(
                     self._pipeline, self._chain.view(), self.store, self._log, self.account
@@ -237,6 +285,7 @@ class Anchoring:
             self._tick_timer = None
         try:
             self._pipeline.tick(_now_ms())
+            self._copies.spread(self._pipeline.upcoming(UPCOMING_MAX))
             if self._sending is None or self._sending.done():
                 self._start_send()
         except DurabilityError as error:
@@ -257,7 +306,8 @@ class Anchoring:
 
     def _start_send(self) -> None:
         draft = self._pipeline.resign_due(self._chain.height) or self._pipeline.next_anchor(
-            lambda stream: read_next_seq(self._chain.tree, stream, self.account)
+            lambda stream: read_next_seq(self._chain.tree, stream, self.account),
+            self._copies.is_copied,
         )
         if draft is not None:
             self._sign(draft)

@@ -118,9 +118,9 @@ async def measure_finality(
             await client.close()
     latencies.sort()
     return {
-        "p50_ms": _percentile(latencies, 50),
-        "p90_ms": _percentile(latencies, 90),
-        "p99_ms": _percentile(latencies, 99),
+        "p50_ms": percentile(latencies, 50),
+        "p90_ms": percentile(latencies, 90),
+        "p99_ms": percentile(latencies, 99),
         "max_ms": round(latencies[-1], 1),
         "rate_tx_s": rate_tx_s,
         "txs": len(latencies),
@@ -288,6 +288,7 @@ async def _nullified(clients: Sequence[RpcClient]) -> int:
     return max(int(status["nullified_views"]) for status in found)
 
 
-def _percentile(ordered: Sequence[float], percent: int) -> float:
+def percentile(ordered: Sequence[float], percent: int) -> float:
+    """Of ascending values, to one decimal."""
     index = min(len(ordered) - 1, max(0, -(-len(ordered) * percent // 100) - 1))
     return round(ordered[index], 1)

@@ -82,6 +82,14 @@ class MempoolSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """`copies`: how many of `p2p.peers` must keep a batch's leaves before it is anchored; all of
+    them if they are fewer."""
+
+    copies: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """`level`: debug, info, warning, error. `format`: text or json."""
 
@@ -99,6 +107,7 @@ class NodeConfig:
     p2p: P2PSettings = field(default_factory=P2PSettings)
     consensus: ConsensusSettings = field(default_factory=ConsensusSettings)
     mempool: MempoolSettings = field(default_factory=MempoolSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 
@@ -107,6 +116,7 @@ _SLICES: dict[str, type] = {
     "p2p": P2PSettings,
     "consensus": ConsensusSettings,
     "mempool": MempoolSettings,
+    "audit": AuditSettings,
     "log": LogSettings,
 }
 

@@ -154,6 +154,8 @@ class Node:
             log_tree=self.log_tree,
             key=load_key(home / cfg.ANCHOR_KEY_FILE, self._passphrase),
             txpool=self.txpool,
+            link=self.link,
+            copies=self.config.audit.copies,
             on_failure=self.driver.stop,
         )
         self.api = Api(self)
@@ -245,6 +247,8 @@ class Node:
                 self.sync.on_request(peer, payload)
             elif channel == wire.CHANNEL_SYNC_RESPONSE:
                 self.sync.on_range(peer, payload)
+            elif channel == wire.CHANNEL_OTHER:
+                self.anchoring.on_message(peer, payload)
             else:
                 raise InvalidInputError("channel is unknown", got=str(channel))
         except InvalidInputError as error:

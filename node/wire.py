@@ -7,6 +7,8 @@ channel 0 (consensus)  0x00 consensus message | 0x01 compact proposal | 0x02 blo
 channel 1 (tx)         0x10 offer (ids held) | 0x11 want (ids) | 0x12 txs
 channel 2 (sync)       0x20 range request
 channel 3 (sync)       0x21 range of final blocks
+channel 4 (other)      0x40 leaf list to keep | 0x41 kept (batch roots) |
+                       0x42 want (batch roots) | 0x43 leaf list that was wanted
 gossip tx/<chain>      0x12 txs
 
 A compact proposal is a proposal whose block names its txs by id; txs that the receiver can not
@@ -40,6 +42,7 @@ CHANNEL_CONSENSUS = 0
 CHANNEL_TX = 1
 CHANNEL_SYNC_REQUEST = 2
 CHANNEL_SYNC_RESPONSE = 3
+CHANNEL_OTHER = 4
 
 TAG_CONSENSUS = 0x00
 TAG_COMPACT = 0x01
@@ -51,6 +54,10 @@ TAG_WANT = 0x11
 TAG_TXS = 0x12
 TAG_RANGE_REQUEST = 0x20
 TAG_RANGE = 0x21
+TAG_KEEP = 0x40
+TAG_KEPT = 0x41
+TAG_WANT_LISTS = 0x42
+TAG_LIST = 0x43
 
 IDS_MAX = 4096
 TXS_BYTES_MAX = 1024 * 1024
@@ -274,12 +281,12 @@ class Range:
 
 
 def encode_ids(tag: int, ids: Sequence[bytes]) -> bytes:
-    """An offer or a want: [id...]."""
+    """An offer or a want, or batch roots: [id bin32, ...]."""
     return bytes([tag]) + codec.encode(list(ids))
 
 
 def decode_ids(data: bytes) -> tuple[bytes, ...]:
-    """Read the bytes after the tag of an offer or want. Raises InvalidInputError."""
+    """Read the bytes after the tag of `encode_ids`. Raises InvalidInputError."""
     return _read_ids(codec.decode(data, bytes_max=SMALL_BYTES_MAX), IDS_MAX)
 
 

@@ -20,6 +20,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from did.build import create_operation
+from did.control import Control
+from did.operation import decode_operation
 from genesis.document import GenesisDocument
 from ledger.accounts import TransferBody
 from ledger.ed25519 import KeyPair
@@ -29,7 +32,8 @@ from ledger.tx import Message
 from node import config as cfg
 from node.bench import fund, load_keys
 from node.devnet import Devnet
-from node.keys import load_key
+from node.keys import generate_key, load_key
+from node.streams import create_stream_message
 from node.wallet import Wallet
 from rpc.client import RpcClient
 from rpc.errors import RpcConnectionError, RpcError
@@ -152,6 +156,31 @@ async def final_heights(devnet: Devnet, index: int, tx_ids: Iterable[str]) -> di
                 if not isinstance(answer, RpcError):
                     found[tx_id] = int(answer.get("height", 0))
     return found
+
+
+async def make_stream(devnet: Devnet, nodes: Iterable[int]) -> str:
+    """A DID, and a stream of it that these nodes may anchor to, final on each; its id as text."""
+    owner = generate_key()
+    operation = create_operation(
+        net=devnet.chain_id,
+        exp_height=1000,
+        document={},
+        control=Control.of([owner.public_key]),
+        signers=[owner],
+    )
+    indexes = list(nodes)
+    stream, message = create_stream_message(
+        chain_id=devnet.chain_id,
+        owner=decode_operation(operation).did_text,
+        submitters=[bytes.fromhex((await devnet.status(i))["anchor_account"]) for i in indexes],
+        description="a stream of a test",
+        keys=[owner],
+    )
+    faucet = load_key(devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
+    async with RpcClient(devnet.nodes[0].url) as client:
+        answer = await Wallet(client, faucet).submit([Message("did/op", operation), message])
+    await until_height(devnet, int(answer["height"]), indexes)
+    return stream
 
 
 class Load:

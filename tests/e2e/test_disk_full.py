@@ -21,17 +21,9 @@ import pytest
 
 from audit.leaf import hash_chunks
 from audit.verify import verify_receipt
-from did.build import create_operation
-from did.control import Control
-from did.operation import decode_operation
 from ledger.errors import ZynkError
-from ledger.tx import Message
-from node import config as cfg
 from node.anchor_client import fetch_receipts, wait_receipted
 from node.devnet import Devnet
-from node.keys import generate_key, load_key
-from node.streams import create_stream_message
-from node.wallet import Wallet
 from rpc.client import RpcClient
 from rpc.params import text_of_bytes
 from tests.e2e.network import (
@@ -41,6 +33,7 @@ from tests.e2e.network import (
     final_heights,
     genesis_of,
     height_of,
+    make_stream,
     public_key_of,
     running_devnet,
     until,
@@ -137,30 +130,8 @@ class Leaves:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Make a DID and a stream that the node may anchor to, then begin."""
-        owner = generate_key()
-        chain_id = self._devnet.chain_id
-        operation = create_operation(
-            net=chain_id,
-            exp_height=1000,
-            document={},
-            control=Control.of([owner.public_key]),
-            signers=[owner],
-        )
-        self._stream, message = create_stream_message(
-            chain_id=chain_id,
-            owner=decode_operation(operation).did_text,
-            submitters=[
-                bytes.fromhex((await self._devnet.status(VICTIM))["anchor_account"]),
-            ],
-            description="leaves before and while the disk is full",
-            keys=[owner],
-        )
-        faucet = load_key(self._devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
-        async with RpcClient(self._devnet.nodes[0].url) as client:
-            wallet = Wallet(client, faucet)
-            answer = await wallet.submit([Message("did/op", operation), message])
-        await until_height(self._devnet, int(answer["height"]), [VICTIM])
+        """Make a stream that the node may anchor to, then begin."""
+        self._stream = await make_stream(self._devnet, [VICTIM])
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from audit.anchor import Anchor, AnchorRecord
 from audit.batch import Batch, InFlight
 from audit.checkpoint import Checkpoint, verify_note
+from audit.copies import LeafList
 from audit.leaf import Leaf, decode_stream_text, verify_multihash
 from audit.receipt import Receipt, decode_receipt_json, encode_receipt_json
 from audit.stream import StreamRecord, decode_stream_body, encode_stream_body
@@ -43,6 +44,11 @@ def as_text(decode: Callable[[str], object]) -> Callable[[bytes], object]:
 
 
 DECODERS: list[tuple[str, Callable[[bytes], object], bytes]] = [
+    (
+        "leaf list",
+        LeafList.decode,
+        LeafList(stream=STREAM, submitter=b"s" * 32, leaves=(b"l",), signature=b"x" * 64).encode(),
+    ),
     ("leaf", Leaf.decode, Receipt.decode(RECEIPT).leaf_bytes),
     ("multihash", verify_multihash, multihash_of(1)),
     ("stream id", as_text(decode_stream_text), b"z1111"),

@@ -14,6 +14,7 @@ from did.build import create_operation
 from did.control import Control
 from did.operation import decode_operation
 from ledger.chain import Chain, Commit
+from ledger.ed25519 import KeyPair
 from ledger.execution import BlockModule
 from ledger.fees import sign_tx
 from ledger.mempool import Mempool
@@ -50,6 +51,9 @@ class AnchoringWorld:
         chain_store: Store | None = None,
         store: Store | None = None,
         modules: Sequence[BlockModule] = (),
+        peers: tuple[str, ...] = (),
+        copies: int = 2,
+        key: KeyPair = ANCHOR,
     ) -> None:
         self.chain_store = chain_store or MemoryStore()
         self.store = store or MemoryStore()
@@ -62,7 +66,7 @@ class AnchoringWorld:
             modules=(ChangingSeed(), *modules),
         )
         self.log_tree = LogTree(self.chain_store)
-        self.link = FakeLink()
+        self.link = FakeLink(peers)
         self.signatures = SignaturePool(threads=1)
         self.failures: list[str] = []
         self.pool = TxPool(
@@ -77,8 +81,10 @@ class AnchoringWorld:
             chain=self.chain,
             store=self.store,
             log_tree=self.log_tree,
-            key=ANCHOR,
+            key=key,
             txpool=self.pool,
+            link=cast(P2PLink, self.link),
+            copies=copies,
             on_failure=self.failures.append,
         )
 

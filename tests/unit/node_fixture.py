@@ -32,6 +32,10 @@ class FakeLink:
         self.on_send: Callable[[str, int, bytes], None] = lambda *_: None
         self._peers = peers
 
+    @property
+    def validators(self) -> tuple[str, ...]:
+        return self._peers
+
     def peers(self) -> list[PeerInfo]:
         return [peer_info(peer) for peer in self._peers]
 
