@@ -42,12 +42,13 @@ from did.syntax import is_did_syntax
 from did.version import format_time
 from ledger.block import HEADER_BYTES_MAX, Header
 from ledger.errors import InvalidInputError
-from rpc.dispatch import Caller, Dispatcher, encode_json
+from rpc.dispatch import Caller, Dispatcher, check_marks, encode_json
 from rpc.errors import RpcCode, RpcError, http_status_of
 from rpc.negotiation import MediaType, choose, parse_accept
 
 PATH_PREFIX: Final = "/1.0/identifiers/"
 OPTIONS_BYTES_MAX: Final = 16 * 1024
+OPTIONS_MARKS_MAX: Final = 256
 RESULT = MediaType(name="application/did-resolution")
 LD_RESULT = MediaType(
     name="application/ld+json", parameters={"profile": "https://w3id.org/did-resolution"}
@@ -177,8 +178,9 @@ def _read_body(body: bytes | RpcError) -> dict[str, object]:
             raise body
         raise ResolutionError("INVALID_OPTIONS", str(body))
     try:
+        check_marks(body, OPTIONS_MARKS_MAX)
         found = strict_json.decode(body, bytes_max=OPTIONS_BYTES_MAX)
-    except InvalidInputError as error:
+    except (InvalidInputError, RpcError) as error:
         raise ResolutionError("INVALID_OPTIONS", str(error)) from error
     if type(found) is not dict:
         raise ResolutionError("INVALID_OPTIONS", "the body is not an object of options")
