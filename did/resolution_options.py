@@ -65,7 +65,7 @@ def read_options(parameters: Mapping[str, object]) -> Options:
     `expandRelativeUrls` changes nothing: documents of this method are always expanded. Raises
     ResolutionError FEATURE_NOT_SUPPORTED for a name that is not known, INVALID_OPTIONS.
     """
-    unknown = next((name for name in parameters if name not in _NAMES), None)
+    unknown = next((name for name in parameters if name not in OPTION_NAMES), None)
     if unknown is not None:
         raise ResolutionError("FEATURE_NOT_SUPPORTED", f"there is no option {unknown[:64]!r} here")
     get = parameters.get
@@ -93,7 +93,7 @@ def read_options(parameters: Mapping[str, object]) -> Options:
     return options
 
 
-_NAMES = frozenset(
+OPTION_NAMES = frozenset(
     (
         "asOfHeight",
         "expandRelativeUrls",

@@ -327,6 +327,7 @@ def check_result(row: Row, found: dict[str, Any]) -> None:
     assert error["type"] == space + row.error
     assert STATUS_BY_CODE.get(row.error, 500) == row.status
     assert "did" not in error["title"]
+    assert "url" not in error["title"]
     assert error["title"].upper().replace(" ", "_") == row.error
 
 
