@@ -14,7 +14,7 @@ node can take the next call, and a restart loses nothing. The client could chang
 counts in it is under the client's own signatures.
 
 A signature is checked in the call that brings it, and so is the number of them: nobody is asked to
-pay for an operation that can not be executed. A request costs its caller REQUEST_COST, a part for
+pay for an operation that is not signed. A request costs its caller REQUEST_COST, a part for
 its bytes and for each signature, and what the node's own methods that it leads to cost.
 """
 

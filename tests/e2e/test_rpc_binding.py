@@ -178,6 +178,7 @@ OPTIONS = [
     post("DID", b"\xff", 400, "INVALID_OPTIONS"),
     post("DID", b'{"versionId":1}', 400, "INVALID_OPTIONS"),
     post("DID", b'{"a":1,"a":1}', 400, "INVALID_OPTIONS"),
+    post("DID", b'{"a":[' + b"1," * 300 + b"1]}", 400, "INVALID_OPTIONS"),
     post("DID", b'{"a":"' + b"a" * 20_000 + b'"}', 400, "INVALID_OPTIONS"),
     post("DID", b"{}", 400, "INVALID_OPTIONS", headers={"Content-Type": "text/plain"}),
     post("DID", b"a=1", 400, "INVALID_OPTIONS",
