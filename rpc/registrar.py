@@ -14,8 +14,9 @@ node can take the next call, and a restart loses nothing. The client could chang
 counts in it is under the client's own signatures.
 
 A signature is checked in the call that brings it, and so is the number of them: nobody is asked to
-pay for an operation that is not signed. A request costs its caller REQUEST_COST, a part for
-its bytes and for each signature, and what the node's own methods that it leads to cost.
+pay for an operation that is not signed, or that no longer follows the DID's head. A request costs
+its caller REQUEST_COST, a part for its bytes and for each signature, and what the methods of the
+node cost that it leads to.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from did import strict_json
 from did.control import CONTROL_KEYS_MAX
 from did.document import DOCUMENT_BYTES_MAX, to_resolved
 from did.multikey import decode_base64url, encode_base64url, encode_multikey
-from did.operation import OperationType, decode_operation
+from did.operation import Operation, OperationType, decode_operation, encode_version_id
 from did.oplog import ENTRY_BYTES_MAX, LogEntry
 from did.registration import (
     ALGORITHM,
@@ -177,6 +178,7 @@ class Registrar:
                 got=str(len(signatures)),
             )
         operation = assemble(form, signatures)
+        await self._check_head(operation, caller)
         payer = bytes.fromhex(job["payer"])
         account = await self._ask("chain_account", {"account": job["payer"]}, caller)
         status = await self._ask("node_status", {}, caller)
@@ -201,6 +203,15 @@ class Registrar:
             "serializedPayload": base64.b64encode(tx.sign_bytes()).decode("ascii"),
         }
         return 200, _action(following, "signPayload", signingRequest={"payment": request})
+
+    async def _check_head(self, operation: Operation, caller: Caller) -> None:
+        """Raises InvalidInputError if the operation no longer follows what is in force."""
+        if operation.prev is None:
+            return
+        found = await self._ask("did_proof", {"did": operation.did_text}, caller)
+        record, expected = found["record"], encode_version_id(operation.seq - 1, operation.prev)
+        if record is None or record["versionId"] != expected:
+            raise InvalidInputError("the DID was changed meanwhile; begin again", expected=expected)
 
     async def _take_payment(
         self, job: dict[str, Any], body: Mapping[str, Any], caller: Caller

@@ -15,6 +15,7 @@ from rpc.dispatch import Caller, Dispatcher, encode_json, error_text
 from rpc.errors import RpcCode, RpcError, WrongMethodError, http_status_of
 from rpc.registrar import BODY_BYTES_MAX, KIND_BY_PATH, Registrar
 from rpc.resolver import (
+    NEVER,
     OPTIONS_BYTES_MAX,
     PATH_PREFIX,
     ResolverRequest,
@@ -96,6 +97,8 @@ class RestRoutes:
             ),
         )
         headers = _headers_of(response)
+        if request.method == "POST":  # a cache knows the URL, not the options in the body
+            headers["Cache-Control"] = NEVER
         if not response.body:
             return web.Response(status=response.status, headers=headers)
         return self._respond(request, response.status, response.body, headers)

@@ -103,14 +103,14 @@ FOUND = [
     Row("GONE%23k1", "*/*", 410, kind=DEREFERENCING, cache=REVALIDATE),
     Row("GONE?service=s", "text/uri-list", 410, kind=DEREFERENCING, cache=REVALIDATE),
     Row("GONE", "*/*", 410, method="HEAD", cache=REVALIDATE),
-    post("DID", b"", 200, headers={}, cache=REVALIDATE),
-    post("DID", b"{}", 200, headers={}, cache=REVALIDATE),
-    post("DID", b'{"versionId":"V1"}', 200, headers={}, cache=IMMUTABLE),
-    post("DID", b"{}", 200, cache=REVALIDATE,
+    post("DID", b"", 200, headers={}),
+    post("DID", b"{}", 200, headers={}),
+    post("DID", b'{"versionId":"V1"}', 200, headers={}),
+    post("DID", b"{}", 200,
          headers={"Content-Type": "application/json; charset=UTF-8"}),
     post("DID", b'{"noCache":true}', 200),
-    post("DID", b'{"expandRelativeUrls":true}', 200, cache=REVALIDATE),
-    post("DID", b'{"service":"s"}', 200, kind=DEREFERENCING, cache=REVALIDATE),
+    post("DID", b'{"expandRelativeUrls":true}', 200),
+    post("DID", b'{"service":"s"}', 200, kind=DEREFERENCING),
 ]  # fmt: skip
 
 SYNTAX = [

@@ -399,6 +399,8 @@ def test_what_an_update_does_not_name_stays_and_what_it_names_counts(tmp_path: P
         assert (status, "too few" in early["didState"]["reason"]) == (400, True)
         status, _ = await client.finish("update", tiered)
         assert (status, client.head(did).tiers) == (200, (tier,))
+        status, stale = await client.go_on("update", first)
+        assert (status, "changed meanwhile" in stale["didState"]["reason"]) == (400, True)
         assert client.head(did).control == after.control
         for options, methods in (
             ({"next": None}, []), ({"recovery": [tier.to_json()]}, []), ({"threshold": 1}, []),
