@@ -250,7 +250,9 @@ def _answer_found(
     chosen: MediaType, result: dict[str, Any], url: DidUrl, options: Options
 ) -> ResolverResponse:
     document, metadata = result["didDocument"], result["didDocumentMetadata"]
-    cache = compute_cache_control(options, metadata, is_result=chosen in RESULTS)
+    cache = NEVER
+    if not options.no_cache:
+        cache = compute_cache_control(options, metadata, is_result=chosen in RESULTS)
     if chosen in (RESULT, LD_RESULT):
         return _respond(200, chosen, result, cache)
     try:
@@ -272,8 +274,6 @@ def _answer_found(
 def compute_cache_control(options: Options, metadata: Mapping[str, Any], *, is_result: bool) -> str:
     """Immutable if the answer can not change: the version is settled, and so, where the metadata is
     shown too, is what followed it."""
-    if options.no_cache:
-        return NEVER
     if options.version is None:
         return REVALIDATE
     proof = metadata["proof"]
