@@ -7,7 +7,8 @@ DID URL with one names nothing.
 - `service`, `serviceType`: the document with the services that fit alone; as `text/uri-list` their
   endpoints, each with `relativeRef` resolved against it (RFC 3986 section 5) and with the DID URL's
   fragment. Endpoints that are objects have no URL and are passed over. A `relativeRef` with a
-  scheme or a host is refused: it would lead away from what the document names.
+  scheme or a host is refused: it would lead away from what the document names. So is one with `..`
+  in its path, percent-encoded however often ("Path Traversal via relativeRef").
 - a fragment: the verification method or service of that id. With `verificationRelationship` it has
   to be a verification method that the document lists under that relationship.
 """
@@ -18,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from did.did_url import DidUrl
 from did.reference import resolve_reference
@@ -124,6 +126,8 @@ def _join(endpoint: str, url: DidUrl, options: Options) -> str:
             raise ResolutionError(
                 "INVALID_DID_URL", "relativeRef is not a relative reference without authority"
             )
+        if _climbs(options.relative_ref):
+            raise ResolutionError("INVALID_DID_URL", "relativeRef leads upwards")
         joined = resolve_reference(endpoint, options.relative_ref)
     if url.fragment is None:
         return joined
@@ -138,6 +142,14 @@ _PCHAR = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
 _RELATIVE_REF = re.compile(
     rf"(?!//)(?![^/?#]*:)(?:/|{_PCHAR})*(?:\?(?:{_PCHAR}|[/?])*)?(?:#(?:{_PCHAR}|[/?])*)?"
 )
+
+
+def _climbs(relative_ref: str) -> bool:
+    """True if a segment of the path is `..`, or would be for a server that decodes once more."""
+    path = re.split("[?#]", relative_ref, maxsplit=1)[0]
+    while (decoded := unquote(path, errors="replace")) != path:
+        path = decoded
+    return ".." in re.split(r"[/\\]", path)
 
 
 def _find_fragment(

@@ -6,7 +6,9 @@ requests for it and, from the responses, the signed operation. Private keys are 
 Of the method's own: `secret.verificationMethod` lists Multikeys with `purpose` `control` (the
 control keys from now on, or the committed ones under pre-rotation) and `payment` (the account that
 pays; the first control key if there is none); `options.threshold`, `options.next` and
-`options.recovery` are those of `did.control`. What an update does not name stays.
+`options.recovery` are those of `did.control`. What an update does not name stays: document, keys,
+threshold, tiers. The commitment can't stay, since the update uses it up: under pre-rotation
+`options.next` has to be there, `null` to end it. Nothing that a request says is passed over.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from did.operation import (
     decode_operation,
     encode_unsigned,
     sign_bytes,
-    verify_operation_signatures,
 )
+from ledger.ed25519 import SIGNATURE_BYTES, is_valid_signature
 from ledger.errors import InvalidInputError
 
 KEYS_MAX = 16
@@ -46,7 +48,7 @@ _SECRET = frozenset(("verificationMethod", "signingResponse"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A registration request. `control_keys` are 32-byte public keys, in their order; `document` is
-    in stored form."""
+    in stored form. `names_next`: the commitment, or that there is none, is said outright."""
 
     kind: OperationType
     did: str | None
@@ -55,18 +57,25 @@ class Request:
     payer: bytes | None
     threshold: int | None
     next: bytes | None
+    names_next: bool
     tiers: tuple[KeyList, ...] | None
     document: dict[str, Any] | None
+
+    @property
+    def changes_nothing(self) -> bool:
+        named = (self.threshold, self.tiers, self.document)
+        return not self.control_keys and not self.names_next and named == (None, None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What is in force for a DID before the operation: op hash, seq and control."""
+    """What is in force for a DID before the operation; `document` is in stored form."""
 
     hash: bytes
     seq: int
     control: Control
     tiers: tuple[KeyList, ...]
+    document: dict[str, Any]
 
 
 def read_request(kind: OperationType, body: Mapping[str, Any]) -> Request:
@@ -81,7 +90,7 @@ def read_request(kind: OperationType, body: Mapping[str, Any]) -> Request:
     did = body.get("did")
     if (did is None) is not (kind is OperationType.CREATE):
         raise InvalidInputError("did is wrong", expected="a DID, except in a create")
-    if kind is OperationType.CREATE and body.get("method") not in ("zynk", None):
+    if body.get("method") not in ("zynk", None):
         raise InvalidInputError("method is not supported", expected="zynk")
     secret = _read_object(body.get("secret") or {}, "secret")
     _refuse_unknown(secret, _SECRET, "secret")
@@ -90,14 +99,17 @@ def read_request(kind: OperationType, body: Mapping[str, Any]) -> Request:
     network = options.get("network")
     if threshold is not None and type(threshold) is not int:
         raise InvalidInputError("threshold is malformed", got=repr(threshold)[:40])
+    if network is not None and type(network) is not str:
+        raise InvalidInputError("network is malformed", got=repr(network)[:40])
     return Request(
         kind=kind,
         did=did,
-        network=network if isinstance(network, str) else None,
+        network=network,
         control_keys=control_keys,
         payer=payer,
         threshold=threshold,
         next=None if commitment is None else decode_hash(commitment),
+        names_next="next" in options,
         tiers=read_tiers(options["recovery"]) if "recovery" in options else None,
         document=_read_document(kind, did, body),
     )
@@ -120,6 +132,8 @@ def _read_methods(value: object) -> tuple[tuple[bytes, ...], bytes | None]:
         if PURPOSE_CONTROL in purpose:
             control_keys.append(key)
         if PURPOSE_PAYMENT in purpose:
+            if payer is not None:
+                raise InvalidInputError("two keys are to pay", expected="one")
             payer = key
     return tuple(control_keys), payer or (control_keys[0] if control_keys else None)
 
@@ -127,13 +141,17 @@ def _read_methods(value: object) -> tuple[tuple[bytes, ...], bytes | None]:
 def _read_document(
     kind: OperationType, did: str | None, body: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The stored form, from that or from the resolved form."""
+    """The stored form, from that or from the resolved form; None if the document stays."""
     value, steps = body.get("didDocument"), body.get("didDocumentOperation")
     if kind is OperationType.DEACTIVATE:
         if value is not None or steps is not None:
             raise InvalidInputError("a deactivation has no document")
         return None
+    if kind is OperationType.CREATE and steps is not None:
+        raise InvalidInputError("a create has no didDocumentOperation")
     if kind is OperationType.UPDATE:
+        if value is steps is None:
+            return None
         if steps not in (None, ["setDidDocument"]):
             raise InvalidInputError(
                 "didDocumentOperation is not supported", expected='["setDidDocument"]'
@@ -155,15 +173,20 @@ def build_form(request: Request, head: Head | None, *, net: str, exp_height: int
         raise InvalidInputError("this is another network", expected=net, got=str(request.network))
     if request.kind is OperationType.DEACTIVATE:
         assert head is not None
-        revealed = _revealed(request, head)
+        revealed = _deactivating(request, head)
         body = {} if revealed is None else {"reveal": revealed.to_json()}
         return make_form(request.kind, net, head.seq + 1, exp_height, body, request.did, head.hash)
-    assert request.document is not None
-    control = _next_control(request, head)
-    tiers = request.tiers if request.tiers is not None else (() if head is None else head.tiers)
-    state = make_state_body(request.document, control, tiers)
     if head is None:
+        assert request.document is not None
+        state = make_state_body(request.document, _next_control(request, None), request.tiers or ())
         return make_form(request.kind, net, 0, exp_height, state)
+    if request.changes_nothing:
+        raise InvalidInputError("the update changes nothing")
+    state = make_state_body(
+        head.document if request.document is None else request.document,
+        _next_control(request, head),
+        head.tiers if request.tiers is None else request.tiers,
+    )
     return make_form(request.kind, net, head.seq + 1, exp_height, state, request.did, head.hash)
 
 
@@ -175,17 +198,41 @@ def required_signers(request: Request, head: Head | None) -> KeyList:
 
 
 def _next_control(request: Request, head: Head | None) -> Control:
-    if not request.control_keys and head is not None and head.control.next is None:
-        return Control(current=head.control.current, next=request.next)
-    key_list = None if head is None else _revealed(request, head)
-    return Control(current=key_list or _key_list(request), next=request.next)
+    """Control from the operation on. Raises InvalidInputError."""
+    if head is None:
+        return Control(current=_key_list(request, None), next=request.next)
+    revealed = _revealed(request, head)
+    if revealed is not None and not request.names_next:
+        raise InvalidInputError(
+            "the update would end pre-rotation",
+            expected="options.next: the hash of the next key list, or null to end it",
+        )
+    current = revealed or _key_list(request, head.control.current)
+    return Control(current=current, next=request.next)
+
+
+def _deactivating(request: Request, head: Head) -> KeyList | None:
+    """What a deactivation reveals. Raises InvalidInputError for what it would pass over."""
+    if request.names_next or request.tiers is not None:
+        raise InvalidInputError("a deactivation has neither options.next nor options.recovery")
+    if head.control.next is not None:
+        return _revealed(request, head)
+    current = head.control.current
+    if request.control_keys not in ((), current.keys) or request.threshold not in (
+        None,
+        current.threshold,
+    ):
+        raise InvalidInputError(
+            "keys or threshold are not those in control", expected="those in control, or none"
+        )
+    return None
 
 
 def _revealed(request: Request, head: Head) -> KeyList | None:
     """The committed key list under pre-rotation."""
     if head.control.next is None:
         return None
-    revealed = _key_list(request)
+    revealed = _key_list(request, None)
     if revealed.compute_commitment() != head.control.next:
         raise InvalidInputError(
             "keys are not those that the DID is committed to",
@@ -194,22 +241,34 @@ def _revealed(request: Request, head: Head) -> KeyList | None:
     return revealed
 
 
-def _key_list(request: Request) -> KeyList:
-    count = len(request.control_keys)
-    threshold = request.threshold or (1 if count == 1 else None)
+def _key_list(request: Request, current: KeyList | None) -> KeyList:
+    """The keys that the request names, else those of `current`; the threshold likewise."""
+    keys, threshold = request.control_keys, request.threshold
+    if not keys and current is not None:
+        keys = current.keys
+        threshold = current.threshold if threshold is None else threshold
+    if threshold is None and len(keys) == 1:
+        threshold = 1
     if threshold is None:
-        raise InvalidInputError("several control keys need options.threshold", got=f"{count} keys")
-    form = {"keys": [encode_multikey(key) for key in request.control_keys], "threshold": threshold}
+        raise InvalidInputError(
+            "several control keys need options.threshold", got=f"{len(keys)} keys"
+        )
+    form = {"keys": [encode_multikey(key) for key in keys], "threshold": threshold}
     return KeyList.from_json(form, "control")
 
 
 # --- signing ---
 
 
+def signed_bytes(form: Mapping[str, Any]) -> bytes:
+    """What every signature of the operation covers."""
+    return sign_bytes(encode_unsigned(dict(form)))
+
+
 def signing_requests(form: Mapping[str, Any], signers: KeyList) -> dict[str, Any]:
     """A Signing Request Set: one for each key of the list; `threshold` of them are enough."""
     unsigned = {name: value for name, value in form.items() if name != "sigs"}
-    serialized = base64.b64encode(sign_bytes(encode_unsigned(dict(form)))).decode("ascii")
+    serialized = base64.b64encode(signed_bytes(form)).decode("ascii")
     return {
         f"control{number}": {
             "kid": encode_multikey(key),
@@ -222,37 +281,65 @@ def signing_requests(form: Mapping[str, Any], signers: KeyList) -> dict[str, Any
     }
 
 
-def read_signatures(responses: object, kid_by_id: Mapping[str, str]) -> list[tuple[str, bytes]]:
-    """(kid, 64 B signature) of a Signing Response Set. Raises InvalidInputError."""
-    found = []
-    given = _read_object(responses, "signingResponse")
-    for request_id, response in given.items():
+def read_signatures(
+    responses: object, kid_by_id: Mapping[str, str], message: bytes
+) -> list[tuple[str, bytes]]:
+    """(kid, 64 B signature over `message`) of a Signing Response Set, each checked. Raises
+    InvalidInputError, which names every response that is wrong."""
+    found, wrong = [], []
+    for request_id, response in _read_object(responses, "signingResponse").items():
         if request_id not in kid_by_id:
             raise InvalidInputError("signing response to no request", got=request_id[:40])
-        text = _read_object(response, "signing response").get("signature")
-        found.append((kid_by_id[request_id], _read_base64(text)))
+        kid = kid_by_id[request_id]
+        signature = _read_response(request_id, response, kid)
+        if not is_valid_signature(decode_multikey(kid), message, signature):
+            wrong.append(f"{request_id} by {kid}")
+        found.append((kid, signature))
+    if wrong:
+        raise InvalidInputError(
+            "signature does not verify",
+            expected="Ed25519 over the bytes of serializedPayload",
+            got=", ".join(wrong),
+        )
     return found
 
 
-def _read_base64(text: object) -> bytes:
-    """Base64 in either alphabet, padded or not."""
+def _read_response(request_id: str, value: object, kid: str) -> bytes:
+    """The signature of one response, by the key that was asked."""
+    response = _read_object(value, f"signing response {request_id}")
+    for name, expected in (("kid", kid), ("alg", ALGORITHM)):
+        if response.get(name) not in (None, expected):
+            raise InvalidInputError(
+                f"signing response {request_id} is of another {name}",
+                expected=expected,
+                got=str(response[name])[:80],
+            )
+    signature = _read_base64(response.get("signature"))
+    if signature is None:
+        raise InvalidInputError(
+            f"signature of {request_id} is malformed", expected="base64 of 64 bytes"
+        )
+    return signature
+
+
+def _read_base64(text: object) -> bytes | None:
+    """64 bytes of base64 in either alphabet, padded or not."""
     if type(text) is str and len(text) <= 90:
         plain = text.rstrip("=").replace("-", "+").replace("_", "/")
         try:
             found = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
         except (binascii.Error, ValueError):
-            found = b""
-        if len(found) == 64:
+            return None
+        if len(found) == SIGNATURE_BYTES:
             return found
-    raise InvalidInputError("signature is malformed", expected="base64 of 64 bytes")
+    return None
 
 
 def assemble(form: Mapping[str, Any], signatures: Sequence[tuple[str, bytes]]) -> Operation:
-    """The signed operation. Raises InvalidInputError for a bad signature."""
+    """The signed operation. `signatures` are those of `read_signatures`, over `form`. Raises
+    InvalidInputError."""
     sigs = [{"key": kid, "sig": encode_base64url(value)} for kid, value in sorted(signatures)]
-    operation = decode_operation(strict_json.encode({**form, "sigs": sigs}))
-    verify_operation_signatures(operation)
-    return operation
+    return decode_operation(strict_json.encode({**form, "sigs": sigs}))
 
 
 def _read_object(value: object, what: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class ResolutionError(InvalidInputError):
 def error_object(code: str, detail: str) -> dict[str, str]:
     """The RFC 9457 object: {type, title, detail}."""
     prefix = CID_ERROR_PREFIX if code in _CID_CODES else DID_ERROR_PREFIX
-    title = code.replace("_", " ").capitalize()
+    title = code.replace("_", " ").capitalize().replace("did", "DID").replace(" url", " URL")
     return {"type": prefix + code, "title": title, "detail": detail}
 
 

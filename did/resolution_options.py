@@ -1,8 +1,8 @@
 """Options of resolution and dereferencing, and DID parameters, by the names they share.
 
 W3C DID Resolution: "DID Resolution Options", "DID URL Dereferencing Options", "DID Parameters".
-`asOfHeight` and `trusted_height` are this method's own: the history as it was known at a height,
-and where the caller's trust begins (docs/rpc.md).
+`noCache` is of its section "Caching". `asOfHeight` and `trusted_height` are this method's own: the
+history as it was known at a height, and where the caller's trust begins (docs/rpc.md).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class VersionQuery:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`version` is None where the newest version is asked for. `is_dereferencing`: more than a DID
-    document is asked for."""
+    document is asked for. `no_cache`: no cache is to keep the answer."""
 
     version: VersionQuery | None = None
     version_id: str | None = None
@@ -48,6 +48,7 @@ class Options:
     service: str | None = None
     service_type: str | None = None
     relative_ref: str | None = None
+    no_cache: bool = False
 
     @property
     def selects_services(self) -> bool:
@@ -64,11 +65,11 @@ def read_options(parameters: Mapping[str, object]) -> Options:
     `expandRelativeUrls` changes nothing: documents of this method are always expanded. Raises
     ResolutionError FEATURE_NOT_SUPPORTED for a name that is not known, INVALID_OPTIONS.
     """
-    unknown = next((name for name in parameters if name not in _NAMES), None)
+    unknown = next((name for name in parameters if name not in OPTION_NAMES), None)
     if unknown is not None:
         raise ResolutionError("FEATURE_NOT_SUPPORTED", f"there is no option {unknown[:64]!r} here")
     get = parameters.get
-    _read_flag(get("expandRelativeUrls"))
+    _read_flag("expandRelativeUrls", get("expandRelativeUrls"))
     relationship = _read_text("verificationRelationship", get("verificationRelationship"))
     if relationship is not None and relationship not in RELATIONSHIPS:
         raise _invalid("verificationRelationship", f"one of {', '.join(RELATIONSHIPS)}")
@@ -85,16 +86,18 @@ def read_options(parameters: Mapping[str, object]) -> Options:
         service=_read_text("service", get("service")),
         service_type=_read_text("serviceType", get("serviceType")),
         relative_ref=_read_text("relativeRef", get("relativeRef")),
+        no_cache=_read_flag("noCache", get("noCache")),
     )
     if options.relative_ref is not None and not options.selects_services:
         raise _invalid("relativeRef", "service or serviceType beside it")
     return options
 
 
-_NAMES = frozenset(
+OPTION_NAMES = frozenset(
     (
         "asOfHeight",
         "expandRelativeUrls",
+        "noCache",
         "relativeRef",
         "service",
         "serviceType",
@@ -162,9 +165,10 @@ def _read_height(name: str, value: object) -> int | None:
     return value
 
 
-def _read_flag(value: object) -> None:
+def _read_flag(name: str, value: object) -> bool:
     if value is not None and type(value) is not bool and value not in ("true", "false"):
-        raise _invalid("expandRelativeUrls", "true or false")
+        raise _invalid(name, "true or false")
+    return value in (True, "true")
 
 
 def _invalid(name: str, expected: str) -> ResolutionError:

@@ -105,12 +105,23 @@ def with_proof(result: dict[str, Any], proof_object: dict[str, Any]) -> dict[str
 def find_malformed(did: str) -> dict[str, Any] | None:
     """The result for what is no DID of this method; None if it is one. It needs no proof."""
     try:
+        require_did(did)
+    except ResolutionError as error:
+        return error_result(error.code, error.message)
+    return None
+
+
+def require_did(did: str) -> None:
+    """Raises ResolutionError INVALID_DID or METHOD_NOT_SUPPORTED for what is no DID of this method,
+    in the order of the DID resolution algorithm."""
+    try:
         decode_did(did)
     except InvalidInputError as error:
         if is_did_syntax(did) and not did.startswith(DID_PREFIX):
-            return error_result("METHOD_NOT_SUPPORTED", "only did:zynk is resolved here")
-        return error_result("INVALID_DID", str(error))
-    return None
+            raise ResolutionError(
+                "METHOD_NOT_SUPPORTED", "only did:zynk is resolved here"
+            ) from error
+        raise ResolutionError("INVALID_DID", str(error)) from error
 
 
 def compute_metadata(record: Record) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -80,8 +83,26 @@ def light(
     folder.mkdir(parents=True, exist_ok=True)
     config = _rpc_config(listen) if listen else None
     return run_async(
-        _run(root, (primary, *witnesses), folder, config, interval, max_age * 1000, once, as_json)
+        _until_sigterm(
+            _run(
+                root, (primary, *witnesses), folder, config, interval, max_age * 1000, once, as_json
+            )
+        )
     )
+
+
+async def _until_sigterm(work: Coroutine[Any, Any, int]) -> int:
+    """The exit code of `work`; 0 if SIGTERM ends it. As a container's first process nothing else
+    ends it politely: the kernel takes a signal that such a process does not handle for ignored."""
+    task = asyncio.create_task(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        this = asyncio.current_task()
+        if this is not None and this.cancelling():  # Ctrl-C
+            raise
+        return 0
 
 
 async def _run(

@@ -63,6 +63,34 @@ class HeldResponse(web.Response):
             self._held.release()
 
 
+class _Connection(RequestHandler):
+    """Refuses what is no HTTP request with a typed error, and mirrors none of its bytes."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        error = RpcError(
+            RpcCode.INVALID_REQUEST,
+            "not an HTTP request that is taken here",
+            expected=f"HTTP/1.1, and at most {HEADER_BYTES_MAX} bytes of URL and of each header",
+        )
+        response = web.Response(
+            status=status,
+            body=error_text(None, error).encode("ascii"),
+            headers={"Content-Type": "application/json", "Access-Control-Allow-Origin": "*"},
+        )
+        response.force_close()
+        return response
+
+
 class LimitedServer(web.Server):
     """Refuses connections over a limit, and aborts those that stand still: without a request, or
     with an answer that nobody reads."""
@@ -83,6 +111,9 @@ class LimitedServer(web.Server):
         self._ip_by_handler: dict[RequestHandler, str] = {}
         self._idle_since_s: dict[RequestHandler, float] = {}
         self._held_by_handler: dict[RequestHandler, Reservation] = {}
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -129,9 +129,10 @@ class Dispatcher:
 
     async def admit(self, caller: Caller, byte_count: int) -> None:
         """Before work on a body: charge for it and take a turn. Raises RpcError RATE_LIMITED."""
-        await self._pay(caller, 1 + byte_count // BYTES_PER_COST)
+        await self.pay(caller, 1 + byte_count // BYTES_PER_COST)
 
-    async def _pay(self, caller: Caller, cost: int) -> None:
+    async def pay(self, caller: Caller, cost: int) -> None:
+        """Before any other work: charge `cost` and take a turn. Raises RpcError RATE_LIMITED."""
         if not self._rate.take(caller.ip, cost):
             raise _rate_limited(self._config.calls_per_s_per_ip_max)
         await self._turns.take()
@@ -139,7 +140,7 @@ class Dispatcher:
     async def invoke(self, name: str, params: object, caller: Caller) -> object:
         """One call outside JSON-RPC (the REST routes). Raises RpcError and nothing else."""
         bound = self._bound_by_name[name]
-        await self._pay(caller, bound.method.cost_of(params))
+        await self.pay(caller, bound.method.cost_of(params))
         return await self._call(bound, bound.method.arguments(params), caller)
 
     async def answer(
@@ -169,7 +170,7 @@ class Dispatcher:
     async def _read(self, body: bytes | str, caller: Caller) -> object:
         """The parsed body, paid for. Raises RpcError."""
         await self.admit(caller, len(body))
-        self._check_marks(body)
+        check_marks(body, self._config.body_marks_max)
         request = _parse(body)
         if isinstance(request, list):
             self._check_batch(request)
@@ -177,21 +178,6 @@ class Dispatcher:
         else:
             self._rate.charge(caller.ip, self._cost_of(request) - 1)
         return request
-
-    def _check_marks(self, body: bytes | str) -> None:
-        """A parser makes a value of each `[]`, at up to 100 times the cost of this count."""
-        if len(body) <= self._config.body_marks_max:
-            return
-        data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
-        mark_count = len(data) - len(data.translate(None, _MARKS))
-        if mark_count > self._config.body_marks_max:
-            raise RpcError(
-                RpcCode.TOO_LARGE,
-                "the body has too many values",
-                expected=f"at most {self._config.body_marks_max} brackets, commas, colons and "
-                "escapes",
-                got=str(mark_count),
-            )
 
     def _cost_of(self, request: object) -> int:
         if not isinstance(request, dict):
@@ -284,6 +270,22 @@ class Dispatcher:
 
     def _count_error(self, error: RpcError) -> None:
         self._metrics.errors.labels(str(int(error.code))).inc()
+
+
+def check_marks(body: bytes | str, marks_max: int) -> None:
+    """A parser makes a value of each `[]`, at up to 100 times the cost of this count. Raises
+    RpcError TOO_LARGE."""
+    if len(body) <= marks_max:
+        return
+    data = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+    mark_count = len(data) - len(data.translate(None, _MARKS))
+    if mark_count > marks_max:
+        raise RpcError(
+            RpcCode.TOO_LARGE,
+            "the body has too many values",
+            expected=f"at most {marks_max} brackets, commas, colons and escapes",
+            got=str(mark_count),
+        )
 
 
 def _encode_result(result: object, method: str) -> str:

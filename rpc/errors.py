@@ -72,6 +72,20 @@ MEANING_BY_CODE: dict[RpcCode, tuple[str, bool, str]] = {
 }
 """code -> (default reason, default retry, meaning)."""
 
+HTTP_STATUS_BY_CODE: dict[int, int] = {
+    RpcCode.INVALID_PARAMS: 400,
+    RpcCode.INVALID_REQUEST: 400,
+    RpcCode.FORBIDDEN: 403,
+    RpcCode.NOT_FOUND: 404,
+    RpcCode.HISTORY_PRUNED: 410,
+    RpcCode.TOO_LARGE: 413,
+    RpcCode.RATE_LIMITED: 429,
+    RpcCode.UNSUPPORTED: 501,
+    RpcCode.NOT_READY: 503,
+    RpcCode.TIMED_OUT: 504,
+}
+"""Outside JSON-RPC; any other is 500."""
+
 TEXT_CHARS_MAX = 300
 """Messages, `expected` and `got` are cut here, so that an error never mirrors a large input."""
 
@@ -114,6 +128,34 @@ class RpcError(ZynkError):
                 "retry": self.retry,
             },
         }
+
+
+class WrongMethodError(RpcError):
+    """HTTP 405; `allowed` goes into the Allow header."""
+
+    def __init__(self, allowed: tuple[str, ...], got: str) -> None:
+        super().__init__(
+            RpcCode.INVALID_REQUEST,
+            "wrong HTTP method for this path",
+            expected=", ".join(allowed),
+            got=got[:32],
+        )
+        self.allowed = ", ".join(allowed)
+
+
+class WrongContentTypeError(RpcError):
+    """HTTP 415."""
+
+
+def http_status_of(error: RpcError) -> int:
+    """The HTTP status of a refusal outside JSON-RPC."""
+    match error:
+        case WrongMethodError():
+            return 405
+        case WrongContentTypeError():
+            return 415
+        case _:
+            return HTTP_STATUS_BY_CODE.get(error.code, 500)
 
 
 class RpcConnectionError(ZynkError):

@@ -1,4 +1,8 @@
-"""Content negotiation by the Accept header (RFC 9110 section 12.5.1)."""
+"""Content negotiation by the Accept header (RFC 9110 section 12.5.1).
+
+A range's parameters have to be those of the type, but for two: `charset=utf-8`, which JSON has
+anyhow, is passed over; and a `profile` is a list (RFC 6906) in which the type's has to be.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +52,17 @@ class MediaRange:
             return 1
         if self.type != kind or self.subtype not in ("*", subtype):
             return 0
-        if any(media_type.parameters.get(n) != v for n, v in self.parameters.items()):
+        if not all(_fits(n, v, media_type.parameters.get(n)) for n, v in self.parameters.items()):
             return 0
         return 2 if self.subtype == "*" else 3 + len(self.parameters)
+
+
+def _fits(name: str, wanted: str, offered: str | None) -> bool:
+    if name == "charset" and offered is None:
+        return wanted.lower() == "utf-8"
+    if name == "profile":
+        return offered in wanted.split()
+    return wanted == offered
 
 
 def parse_accept(header: str) -> tuple[MediaRange, ...]:

@@ -12,6 +12,11 @@ A job goes through these states, one a call:
 **The job is in its id**: nothing is held here between calls, so that nobody can fill it up, any
 node can take the next call, and a restart loses nothing. The client could change it; but whatever
 counts in it is under the client's own signatures.
+
+A signature is checked in the call that brings it, and so is the number of them: nobody is asked to
+pay for an operation that is not signed, or that no longer follows the DID's head. A request costs
+its caller REQUEST_COST, a part for its bytes and for each signature, and what the methods of the
+node cost that it leads to.
 """
 
 from __future__ import annotations
@@ -22,9 +27,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from did import strict_json
+from did.control import CONTROL_KEYS_MAX
 from did.document import DOCUMENT_BYTES_MAX, to_resolved
 from did.multikey import decode_base64url, encode_base64url, encode_multikey
-from did.operation import OperationType, decode_operation
+from did.operation import Operation, OperationType, decode_operation, encode_version_id
 from did.oplog import ENTRY_BYTES_MAX, LogEntry
 from did.registration import (
     ALGORITHM,
@@ -36,15 +42,15 @@ from did.registration import (
     read_request,
     read_signatures,
     required_signers,
+    signed_bytes,
     signing_requests,
 )
 from ledger import codec
-from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError
 from ledger.fees import compute_fee_min
 from ledger.params import ChainParams
 from ledger.tx import Message, Tx
-from rpc.dispatch import Caller, Dispatcher
+from rpc.dispatch import Caller, Dispatcher, check_marks
 from rpc.errors import RpcCode, RpcError
 from rpc.params import text_of_bytes
 
@@ -53,10 +59,16 @@ KIND_BY_PATH = {
     "/1.0/update": OperationType.UPDATE,
     "/1.0/deactivate": OperationType.DEACTIVATE,
 }
-BODY_BYTES_MAX = 256 * 1024
-JOB_BYTES_MAX = 128 * 1024
+BODY_BYTES_MAX = 96 * 1024
+JOB_BYTES_MAX = 32 * 1024
+MARKS_MAX = 4096
+"""Brackets, commas, colons and escapes of a body, and of a job: 3 ms of parsing."""
+REQUEST_COST = 10
+BYTES_PER_COST = 4 * 1024
+SIGNATURE_COST = 2
 VALID_FOR_BLOCKS = 1000
 POLL_AFTER_MS = 2_000
+REASON_CHARS_MAX = 800
 _TEMPLATE = [
     {"type": "Multikey", "purpose": [PURPOSE_CONTROL]},
     {"type": "Multikey", "purpose": [PURPOSE_PAYMENT]},
@@ -74,7 +86,9 @@ class Registrar:
         self, kind: OperationType, data: bytes, caller: Caller
     ) -> tuple[int, dict[str, Any]]:
         """(HTTP status, body). Raises RpcError for what is no fault of the request's."""
+        await self._dispatcher.pay(caller, REQUEST_COST + len(data) // BYTES_PER_COST)
         try:
+            check_marks(data, MARKS_MAX)
             body = strict_json.decode(data, bytes_max=BODY_BYTES_MAX)
             if type(body) is not dict:
                 raise InvalidInputError("request is not an object")
@@ -93,9 +107,11 @@ class Registrar:
         except InvalidInputError as error:
             return 400, _failed(str(error))
         except RpcError as error:
-            if error.code not in (RpcCode.TX_REFUSED, RpcCode.INVALID_PARAMS):
+            if error.code == RpcCode.TX_REFUSED:
+                return 400, _failed(error.reason)
+            if error.code not in (RpcCode.INVALID_PARAMS, RpcCode.TOO_LARGE):
                 raise
-            return 400, _failed(error.reason)
+            return 400, _failed(str(error))
 
     async def _start(
         self, kind: OperationType, body: Mapping[str, Any], caller: Caller
@@ -105,8 +121,10 @@ class Registrar:
         needs_keys = head is None or head.control.next is not None
         if request.payer is None or (needs_keys and not request.control_keys):
             kept = {name: value for name, value in body.items() if name not in ("jobId", "secret")}
-            job = {"step": "start", "kind": kind.value, "body": kept}
-            return 200, _action(job, "getVerificationMethod", verificationMethodTemplate=_TEMPLATE)
+            asking = {"step": "start", "kind": kind.value, "body": kept}
+            return 200, _action(
+                asking, "getVerificationMethod", verificationMethodTemplate=_TEMPLATE
+            )
         status = await self._ask("node_status", {}, caller)
         form = build_form(
             request,
@@ -122,6 +140,7 @@ class Registrar:
             "form": form,
             "payer": request.payer.hex(),
             "kids": {request_id: item["kid"] for request_id, item in requests.items()},
+            "threshold": signers.threshold,
         }
         return 200, _action(job, "signPayload", signingRequest=requests)
 
@@ -136,20 +155,30 @@ class Registrar:
         )
         raw = decode_base64url(page["operations"][0]["entry"], bytes_max=ENTRY_BYTES_MAX)
         operation = decode_operation(LogEntry.decode(raw).operation)
-        if operation.control is None:
+        if operation.control is None or operation.document is None:
             raise InvalidInputError("the DID is being changed; ask again", retry=True)
         return Head(
             hash=operation.hash,
             seq=operation.seq,
             control=operation.control,
             tiers=operation.tiers,
+            document=strict_json.decode(operation.document, bytes_max=DOCUMENT_BYTES_MAX),
         )
 
     async def _take_operation(
         self, job: dict[str, Any], body: Mapping[str, Any], caller: Caller
     ) -> tuple[int, dict[str, Any]]:
         """The control keys have signed: make the tx that carries the operation."""
-        operation = assemble(job["form"], read_signatures(_responses(body), job["kids"]))
+        form, kids, threshold = job["form"], job["kids"], job["threshold"]
+        signatures = await self._signatures(body, kids, signed_bytes(form), caller)
+        if len(signatures) < threshold:
+            raise InvalidInputError(
+                "too few signatures",
+                expected=f"{threshold} of " + ", ".join(kids),
+                got=str(len(signatures)),
+            )
+        operation = assemble(form, signatures)
+        await self._check_head(operation, caller)
         payer = bytes.fromhex(job["payer"])
         account = await self._ask("chain_account", {"account": job["payer"]}, caller)
         status = await self._ask("node_status", {}, caller)
@@ -175,19 +204,26 @@ class Registrar:
         }
         return 200, _action(following, "signPayload", signingRequest={"payment": request})
 
+    async def _check_head(self, operation: Operation, caller: Caller) -> None:
+        """Raises InvalidInputError if the operation no longer follows what is in force."""
+        if operation.prev is None:
+            return
+        found = await self._ask("did_proof", {"did": operation.did_text}, caller)
+        record, expected = found["record"], encode_version_id(operation.seq - 1, operation.prev)
+        if record is None or record["versionId"] != expected:
+            raise InvalidInputError("the DID was changed meanwhile; begin again", expected=expected)
+
     async def _take_payment(
         self, job: dict[str, Any], body: Mapping[str, Any], caller: Caller
     ) -> tuple[int, dict[str, Any]]:
         """The paying key has signed: submit, and wait a while until it is final."""
         unsigned = decode_base64url(job["tx"], bytes_max=JOB_BYTES_MAX)
         draft = Tx.decode(unsigned)
-        signatures = read_signatures(_responses(body), {"payment": "payer"})
-        if len(signatures) != 1:
-            raise InvalidInputError("the payment is not signed")
-        signature = signatures[0][1]
-        if not is_valid_signature(draft.payer, draft.sign_bytes(), signature):
-            raise InvalidInputError("the payment has a bad signature")
-        signed = unsigned[:-64] + signature
+        kids = {"payment": encode_multikey(draft.payer)}
+        signatures = await self._signatures(body, kids, draft.sign_bytes(), caller)
+        if not signatures:
+            raise InvalidInputError("too few signatures", expected="payment", got="0")
+        signed = unsigned[:-64] + signatures[0][1]
         answer = await self._ask(
             "did_submit",
             {"tx": text_of_bytes(signed), "wait": "finalized", "timeout_ms": self._final_wait_ms},
@@ -195,6 +231,13 @@ class Registrar:
         )
         following = {**job, "step": "final", "tx": encode_base64url(signed)}
         return _settled(following, answer)
+
+    async def _signatures(
+        self, body: Mapping[str, Any], kids: Mapping[str, str], message: bytes, caller: Caller
+    ) -> list[tuple[str, bytes]]:
+        responses = _responses(body)
+        await self._dispatcher.pay(caller, SIGNATURE_COST * len(responses))
+        return read_signatures(responses, kids, message)
 
     async def _look_again(self, job: dict[str, Any], caller: Caller) -> tuple[int, dict[str, Any]]:
         tx = Tx.decode(decode_base64url(job["tx"], bytes_max=JOB_BYTES_MAX))
@@ -211,16 +254,23 @@ class Registrar:
 
 
 def _merge(job: dict[str, Any] | None, body: Mapping[str, Any]) -> dict[str, Any]:
-    """A request that goes on from a job's: what it says again counts."""
+    """A request that goes on from a job's: what it says again counts, option by option."""
     before = {} if job is None else job["body"]
-    return {**before, **{name: value for name, value in body.items() if value is not None}}
+    merged = {**before, **{name: value for name, value in body.items() if value is not None}}
+    options = [found for each in (before, body) if type(found := each.get("options")) is dict]
+    if len(options) == 2:
+        merged["options"] = {**options[0], **options[1]}
+    return merged
 
 
-def _responses(body: Mapping[str, Any]) -> object:
+def _responses(body: Mapping[str, Any]) -> dict[str, Any]:
     secret = body.get("secret")
     found = secret.get("signingResponse") if isinstance(secret, dict) else None
-    if found is None:
-        raise InvalidInputError("request has no signingResponse")
+    if type(found) is not dict or len(found) > CONTROL_KEYS_MAX:
+        raise InvalidInputError(
+            "request has no signingResponse",
+            expected=f"an object of at most {CONTROL_KEYS_MAX} responses",
+        )
     return found
 
 
@@ -257,7 +307,7 @@ def _action(job: dict[str, Any], action: str, **more: Any) -> dict[str, Any]:
 
 def _failed(reason: str, did: str | None = None) -> dict[str, Any]:
     shown = {} if did is None else {"did": did}
-    return _answer(None, state="failed", reason=reason[:300], **shown)
+    return _answer(None, state="failed", reason=reason[:REASON_CHARS_MAX], **shown)
 
 
 def _answer(job_id: str | None, **state: Any) -> dict[str, Any]:
@@ -271,10 +321,12 @@ def _answer(job_id: str | None, **state: Any) -> dict[str, Any]:
 
 _JOB_MEMBERS: dict[str, dict[str, type]] = {
     "start": {"step": str, "kind": str, "body": dict},
-    "operation": {"step": str, "kind": str, "form": dict, "payer": str, "kids": dict},
+    "operation": {
+        "step": str, "kind": str, "form": dict, "payer": str, "kids": dict, "threshold": int,
+    },
     "payment": {"step": str, "kind": str, "tx": str},
     "final": {"step": str, "kind": str, "tx": str},
-}
+}  # fmt: skip
 
 
 def _encode_job(job: dict[str, Any]) -> str:
@@ -284,6 +336,7 @@ def _encode_job(job: dict[str, Any]) -> str:
 def _decode_job(text: object) -> dict[str, Any]:
     """Raises InvalidInputError; what it says is judged where it is used."""
     data = decode_base64url(text, bytes_max=JOB_BYTES_MAX)
+    check_marks(data, MARKS_MAX)
     job = strict_json.decode(data, bytes_max=JOB_BYTES_MAX)
     members = _JOB_MEMBERS.get(str(job.get("step"))) if type(job) is dict else None
     if members is None or job.keys() != members.keys():

@@ -3,8 +3,13 @@
 W3C DID Resolution, "HTTP(S) Binding". The DID URL is percent-decoded once; its parameters, those
 of the outer query and the members of a POST body are options of one call, and a name in two of
 them is INVALID_DID_URL. With a path, a fragment, a service or a verificationRelationship it is
-dereferenced, else resolved. Accept picks the representation; whatever the outcome, there is a
-result body, but for 303 and 304.
+dereferenced, else resolved. Accept picks the representation.
+
+A request is judged in the order of the DID resolution algorithm: syntax, method, options (known,
+then valid), then the representation. Whatever the outcome, there is a result body, but for 303 and
+304. HTTP status and error type go together as the binding says. What was refused before it was
+carried out (405, 429, 503, 504) has the type `about:blank` instead, by which RFC 9457 (section
+4.2.1) says that there is no more to it than the status.
 
 An answer about a version that can no longer change (its dispute window is closed, or it is as of a
 height) is immutable for caches; the newest version has to be revalidated.
@@ -14,8 +19,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
 from did import strict_json
@@ -30,22 +37,24 @@ from did.multikey import decode_base64url
 from did.record import RECORD_BYTES_MAX, Record
 from did.resolution_error import ResolutionError, error_object, status_of_error
 from did.resolution_options import Options, read_options
-from did.resolver import error_result
+from did.resolver import error_result, require_did
+from did.syntax import is_did_syntax
 from did.version import format_time
 from ledger.block import HEADER_BYTES_MAX, Header
 from ledger.errors import InvalidInputError
-from rpc.dispatch import Caller, Dispatcher, encode_json
-from rpc.errors import RpcCode, RpcError
+from rpc.dispatch import Caller, Dispatcher, check_marks, encode_json
+from rpc.errors import RpcCode, RpcError, http_status_of
 from rpc.negotiation import MediaType, choose, parse_accept
 
 PATH_PREFIX: Final = "/1.0/identifiers/"
 OPTIONS_BYTES_MAX: Final = 16 * 1024
-DID_CHARS_MAX = 512
+OPTIONS_MARKS_MAX: Final = 256
 RESULT = MediaType(name="application/did-resolution")
 LD_RESULT = MediaType(
     name="application/ld+json", parameters={"profile": "https://w3id.org/did-resolution"}
 )
 DEREFERENCING = MediaType(name="application/did-url-dereferencing")
+RESULTS = (RESULT, LD_RESULT, DEREFERENCING)
 DOCUMENTS = tuple(
     MediaType(name=f"application/{name}") for name in ("did", "did+json", "did+ld+json", "json")
 )
@@ -53,23 +62,26 @@ URI_LIST = MediaType(name=URI_LIST_TYPE)
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "public, no-cache"
 NEVER = "no-store"
-_ERROR_BY_RPC_CODE: dict[int, tuple[str, int]] = {
-    RpcCode.INVALID_PARAMS: ("INVALID_OPTIONS", 400),
-    RpcCode.UNSUPPORTED: ("FEATURE_NOT_SUPPORTED", 501),
-    RpcCode.RATE_LIMITED: ("INTERNAL_ERROR", 429),
-    RpcCode.NOT_READY: ("INTERNAL_ERROR", 503),
-    RpcCode.TIMED_OUT: ("INTERNAL_ERROR", 504),
+_WORD_BY_CODE: dict[int, str] = {
+    RpcCode.INVALID_PARAMS: "INVALID_OPTIONS",
+    RpcCode.UNSUPPORTED: "FEATURE_NOT_SUPPORTED",
 }
+_NOT_CARRIED_OUT = frozenset((405, 429, 503, 504))
+_AGAIN = frozenset((429, 503))
+RETRY_AFTER_S = 1
+_MARK = re.compile("[/?#]")
+_ENCODED_MARK = re.compile("/|%2[Ff]|%3[Ff]|%23")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolverRequest:
-    """`target` and `query` are raw, as in the request line, the path prefix cut off; `body` is None
-    for a GET."""
+    """`target` and `query` are raw, as in the request line, the path prefix cut off; a fragment
+    should not be there. `body` is None for a GET, and an error if it could not be read."""
 
     target: str
     query: str
-    body: bytes | None
+    has_fragment: bool
+    body: bytes | RpcError | None
     accept: str
     if_none_match: str
 
@@ -89,7 +101,7 @@ async def answer_resolver(
 ) -> ResolverResponse:
     """The whole of the binding. Raises nothing but cancellation."""
     ranges = parse_accept(request.accept)
-    chosen: MediaType | None = choose(ranges, (RESULT, LD_RESULT, DEREFERENCING))
+    kind = choose(ranges, RESULTS) or RESULT
     try:
         url, options = _read_request(request)
         is_part = bool(url.path or url.fragment is not None or options.is_dereferencing)
@@ -97,46 +109,46 @@ async def answer_resolver(
         if is_part and options.selects_services:
             offered = (*offered, URI_LIST)
         chosen = choose(ranges, offered if is_part else (*offered, DEREFERENCING))
+        kind = DEREFERENCING if is_part else RESULT
+        if chosen in RESULTS:
+            kind = chosen
         if chosen is None:
-            chosen = DEREFERENCING if is_part else RESULT
             raise ResolutionError(
                 "REPRESENTATION_NOT_SUPPORTED",
                 "Accept takes none of " + ", ".join(media_type.text for media_type in offered),
             )
-        is_bare = chosen in DOCUMENTS or chosen == URI_LIST
-        result = await _resolve(dispatcher, caller, url.did, options, is_proven=not is_bare)
+        result = await _resolve(dispatcher, caller, url.did, options, is_proven=chosen == kind)
     except ResolutionError as error:
-        return _answer_error(chosen, error_result(error.code, error.message))
+        return _answer_error(kind, error_result(error.code, error.message))
     except RpcError as error:
-        code, status = _ERROR_BY_RPC_CODE.get(error.code, ("INTERNAL_ERROR", 500))
-        return _answer_error(chosen, error_result(code, error.message), status)
+        return _answer_refusal(kind, error)
     if "error" in result["didResolutionMetadata"]:
-        return _answer_error(chosen, result)
-    response = _answer_found(chosen, result, url, options, is_part=is_part)
-    return _make_conditional(response, request)
+        return _answer_error(kind, result)
+    if result["didDocument"] is None:
+        return _answer_deactivated(kind, result)
+    return _make_conditional(_answer_found(chosen, result, url, options), request)
 
 
-def refuse_body(accept: str, error: RpcError, status: int) -> ResolverResponse:
-    """The answer to a POST whose body was not taken."""
-    chosen = choose(parse_accept(accept), (RESULT, LD_RESULT, DEREFERENCING))
-    return _answer_error(chosen, error_result("INVALID_OPTIONS", error.message), status)
+def refuse(accept: str, error: RpcError) -> ResolverResponse:
+    """The answer to a request that did not get as far as `answer_resolver`, or not back."""
+    return _answer_refusal(choose(parse_accept(accept), RESULTS) or RESULT, error)
 
 
 def _read_request(request: ResolverRequest) -> tuple[DidUrl, Options]:
-    """Raises ResolutionError."""
+    """Raises ResolutionError, RpcError."""
+    text = _read_target(request)
+    did = _MARK.split(text, maxsplit=1)[0]
     try:
-        text = percent_decode(request.target)
-    except InvalidInputError as error:
-        raise ResolutionError("INVALID_DID_URL", str(error)) from error
+        require_did(did)
+    except ResolutionError as error:
+        if did == text or is_did_syntax(did):
+            raise
+        raise ResolutionError("INVALID_DID_URL", error.message) from error
     try:
         url = parse_did_url(text)
         sources: list[Mapping[str, object]] = [url.parameters, parse_query(request.query)]
     except InvalidInputError as error:
-        is_url = bool(request.query) or any(mark in text for mark in "/?#")
-        code = "INVALID_DID_URL" if is_url else "INVALID_DID"
-        raise ResolutionError(code, str(error)) from error
-    if len(url.did) > DID_CHARS_MAX:
-        raise ResolutionError("INVALID_DID", f"a DID has at most {DID_CHARS_MAX} characters")
+        raise ResolutionError("INVALID_DID_URL", str(error)) from error
     if request.body:
         sources.append(_read_body(request.body))
     merged: dict[str, object] = {}
@@ -148,10 +160,27 @@ def _read_request(request: ResolverRequest) -> tuple[DidUrl, Options]:
     return url, read_options(merged)
 
 
-def _read_body(body: bytes) -> dict[str, object]:
+def _read_target(request: ResolverRequest) -> str:
+    """The DID or DID URL, decoded. Raises ResolutionError."""
+    if request.has_fragment:
+        raise ResolutionError("INVALID_DID_URL", "a fragment has to be percent-encoded: %23")
     try:
-        found = strict_json.decode(body, bytes_max=OPTIONS_BYTES_MAX)
+        return percent_decode(request.target)
     except InvalidInputError as error:
+        code = "INVALID_DID_URL" if _ENCODED_MARK.search(request.target) else "INVALID_DID"
+        raise ResolutionError(code, str(error)) from error
+
+
+def _read_body(body: bytes | RpcError) -> dict[str, object]:
+    """Raises ResolutionError, and RpcError for what says nothing of the body."""
+    if isinstance(body, RpcError):
+        if http_status_of(body) in _NOT_CARRIED_OUT:
+            raise body
+        raise ResolutionError("INVALID_OPTIONS", str(body))
+    try:
+        check_marks(body, OPTIONS_MARKS_MAX)
+        found = strict_json.decode(body, bytes_max=OPTIONS_BYTES_MAX)
+    except (InvalidInputError, RpcError) as error:
         raise ResolutionError("INVALID_OPTIONS", str(error)) from error
     if type(found) is not dict:
         raise ResolutionError("INVALID_OPTIONS", "the body is not an object of options")
@@ -179,27 +208,51 @@ async def _resolve(
 # --- representations ---
 
 
-def _answer_error(
-    chosen: MediaType | None, result: dict[str, Any], status: int | None = None
-) -> ResolverResponse:
+def _answer_error(kind: MediaType, result: dict[str, Any]) -> ResolverResponse:
     """An error as a whole result, of the function that was asked for."""
-    resolution = result["didResolutionMetadata"]
-    if status is None:
-        status = status_of_error(resolution["error"])
-    if chosen == DEREFERENCING:
-        return _respond(status, DEREFERENCING, dereferencing_result(None, resolution, {}), NEVER)
-    return _respond(status, chosen if chosen == LD_RESULT else RESULT, result, NEVER)
+    status = status_of_error(result["didResolutionMetadata"]["error"])
+    return _respond(status, kind, _as_kind(kind, result), NEVER)
+
+
+def _answer_refusal(kind: MediaType, error: RpcError) -> ResolverResponse:
+    """What the node answered with an error of its own."""
+    status = http_status_of(error)
+    word = _WORD_BY_CODE.get(error.code)
+    if word is not None or status not in _NOT_CARRIED_OUT:
+        return _answer_error(kind, error_result(word or "INTERNAL_ERROR", str(error)))
+    told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "detail": str(error)}
+    result: dict[str, Any] = {
+        "didDocument": None,
+        "didResolutionMetadata": {"error": told},
+        "didDocumentMetadata": {},
+    }
+    response = _respond(status, kind, _as_kind(kind, result), NEVER)
+    if status in _AGAIN:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def _answer_deactivated(kind: MediaType, result: dict[str, Any]) -> ResolverResponse:
+    """There is nothing to represent but the fact."""
+    return _respond(410, kind, _as_kind(kind, result), REVALIDATE)
+
+
+def _as_kind(kind: MediaType, result: dict[str, Any]) -> dict[str, Any]:
+    """A resolution result without a document, in the shape of `kind`."""
+    if kind != DEREFERENCING:
+        return result
+    resolution, metadata = result["didResolutionMetadata"], result["didDocumentMetadata"]
+    shown = {} if metadata else resolution
+    return dereferencing_result(None, shown, metadata)
 
 
 def _answer_found(
-    chosen: MediaType, result: dict[str, Any], url: DidUrl, options: Options, *, is_part: bool
+    chosen: MediaType, result: dict[str, Any], url: DidUrl, options: Options
 ) -> ResolverResponse:
     document, metadata = result["didDocument"], result["didDocumentMetadata"]
-    if document is None:  # deactivated: there is nothing to represent but the fact
-        if chosen == DEREFERENCING:
-            return _respond(410, chosen, dereferencing_result(None, {}, metadata), REVALIDATE)
-        return _respond(410, chosen if chosen == LD_RESULT else RESULT, result, REVALIDATE)
-    cache = compute_cache_control(options, metadata, is_result=chosen not in (*DOCUMENTS, URI_LIST))
+    cache = NEVER
+    if not options.no_cache:
+        cache = compute_cache_control(options, metadata, is_result=chosen in RESULTS)
     if chosen in (RESULT, LD_RESULT):
         return _respond(200, chosen, result, cache)
     try:

@@ -11,21 +11,24 @@ from typing import Any
 
 from aiohttp import web
 
-from rpc.dispatch import Caller, Dispatcher, encode_json
-from rpc.errors import RpcCode, RpcError
+from rpc.dispatch import Caller, Dispatcher, encode_json, error_text
+from rpc.errors import RpcCode, RpcError, WrongMethodError, http_status_of
 from rpc.registrar import BODY_BYTES_MAX, KIND_BY_PATH, Registrar
 from rpc.resolver import (
+    NEVER,
     OPTIONS_BYTES_MAX,
     PATH_PREFIX,
     ResolverRequest,
+    ResolverResponse,
     answer_resolver,
-    refuse_body,
+    refuse,
 )
 
 PREFIX = "/1.0/"
 OPERATIONS_PATH = "/1.0/operations"
 LINES_TYPE = "application/jsonl"
-CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "ETag, Location"}
+EXPOSED = "ETag, Location, Retry-After"
+CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": EXPOSED}
 
 ReadBody = Callable[[web.BaseRequest, int], Awaitable[bytes]]
 """(request, the most bytes it may have) -> body. Raises RpcError."""
@@ -38,7 +41,6 @@ class RestRoutes:
         self,
         dispatcher: Dispatcher,
         read_body: ReadBody,
-        status_of: Callable[[RpcError], int],
         check_origin: Callable[[web.BaseRequest], dict[str, str]],
         respond: Callable[[web.BaseRequest, int, bytes, dict[str, str]], web.Response],
         *,
@@ -49,11 +51,10 @@ class RestRoutes:
         self._respond = respond
         self._dispatcher = dispatcher
         self._read_body = read_body
-        self._status_of = status_of
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Raises RpcError for what is no route, or a wrong method."""
-        if request.path.startswith(PATH_PREFIX):
+        if _is_resolver(request):
             return await self._serve_identifiers(request)
         if request.path == OPERATIONS_PATH:
             return await self._serve_operations(request)
@@ -67,35 +68,47 @@ class RestRoutes:
             got=request.path[:80],
         )
 
+    def refuse(self, request: web.BaseRequest, error: RpcError) -> web.Response:
+        """The answer where `serve` raised `error`: to a resolver's caller a result."""
+        if _is_resolver(request):
+            response = refuse(_accept_of(request), error)
+            status, body, headers = response.status, response.body, _headers_of(response)
+        else:
+            status, body = http_status_of(error), error_text(None, error).encode("ascii")
+            headers = {**CORS, "Content-Type": "application/json"}
+        if isinstance(error, WrongMethodError):
+            headers["Allow"] = error.allowed
+        return web.Response(status=status, body=body, headers=headers)
+
     async def _serve_identifiers(self, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS":
             return preflight("GET, HEAD, POST", "Accept, Content-Type, If-None-Match")
         require_method(request, "GET", "HEAD", "POST")
-        accept = ", ".join(request.headers.getall("Accept", ()))
-        try:
-            body = None
-            if request.method == "POST":
-                body = await self._read_body(request, OPTIONS_BYTES_MAX)
-        except RpcError as error:
-            response = refuse_body(accept, error, self._status_of(error))
-        else:
-            response = await answer_resolver(
-                self._dispatcher,
-                Caller(request.remote or ""),
-                ResolverRequest(
-                    target=request.rel_url.raw_path[len(PATH_PREFIX) :],
-                    query=request.rel_url.raw_query_string,
-                    body=body,
-                    accept=accept,
-                    if_none_match=", ".join(request.headers.getall("If-None-Match", ())),
-                ),
-            )
-        headers = {**CORS, **response.headers, "Vary": "Accept"}
-        if response.content_type:
-            headers["Content-Type"] = response.content_type
+        response = await answer_resolver(
+            self._dispatcher,
+            Caller(request.remote or ""),
+            ResolverRequest(
+                target=request.rel_url.raw_path[len(PATH_PREFIX) :],
+                query=request.rel_url.raw_query_string,
+                has_fragment="#" in request.raw_path,
+                body=await self._read_options(request) if request.method == "POST" else None,
+                accept=_accept_of(request),
+                if_none_match=", ".join(request.headers.getall("If-None-Match", ())),
+            ),
+        )
+        headers = _headers_of(response)
+        if request.method == "POST":  # a cache knows the URL, not the options in the body
+            headers["Cache-Control"] = NEVER
         if not response.body:
             return web.Response(status=response.status, headers=headers)
         return self._respond(request, response.status, response.body, headers)
+
+    async def _read_options(self, request: web.BaseRequest) -> bytes | RpcError:
+        """An error is for the resolver to judge, in its turn."""
+        try:
+            return await self._read_body(request, OPTIONS_BYTES_MAX)
+        except RpcError as error:
+            return error
 
     async def _serve_operations(self, request: web.BaseRequest) -> web.Response:
         """`did_export` as JSON lines."""
@@ -145,33 +158,37 @@ class RestRoutes:
         return self._respond(request, status, encode_json(body).encode("ascii"), headers)
 
 
-class WrongMethod(RpcError):
-    """405; `allowed` goes into the Allow header."""
-
-    def __init__(self, allowed: tuple[str, ...], got: str) -> None:
-        super().__init__(
-            RpcCode.INVALID_REQUEST,
-            "wrong HTTP method for this path",
-            expected=", ".join(allowed),
-            got=got[:32],
-        )
-        self.allowed = ", ".join(allowed)
-
-
 def require_method(request: web.BaseRequest, *allowed: str) -> None:
-    """Raises WrongMethod."""
+    """Raises WrongMethodError."""
     if request.method not in allowed:
-        raise WrongMethod(allowed, request.method)
+        raise WrongMethodError(allowed, request.method)
 
 
 def preflight(methods: str, headers: str) -> web.Response:
-    """The answer to a browser's OPTIONS."""
+    """The answer to OPTIONS, a browser's or anybody's."""
     return web.Response(
         status=204,
         headers={
             **CORS,
+            "Allow": methods,
             "Access-Control-Allow-Methods": methods,
             "Access-Control-Allow-Headers": headers,
             "Access-Control-Max-Age": "600",
         },
     )
+
+
+def _is_resolver(request: web.BaseRequest) -> bool:
+    """By the path as it was sent: what is behind the prefix is decoded once, and not here."""
+    return request.rel_url.raw_path.startswith(PATH_PREFIX)
+
+
+def _accept_of(request: web.BaseRequest) -> str:
+    return ", ".join(request.headers.getall("Accept", ()))
+
+
+def _headers_of(response: ResolverResponse) -> dict[str, str]:
+    headers = {**CORS, **response.headers, "Vary": "Accept"}
+    if response.content_type:
+        headers["Content-Type"] = response.content_type
+    return headers

@@ -23,8 +23,14 @@ from rpc.api import BlockEvent, NodeApi
 from rpc.config import RpcConfig
 from rpc.connections import HeldResponse, LimitedServer
 from rpc.dispatch import Caller, Dispatcher, encode_json, error_text
-from rpc.errors import RpcCode, RpcError
-from rpc.limits import ByteBudget
+from rpc.errors import (
+    RpcCode,
+    RpcError,
+    WrongContentTypeError,
+    WrongMethodError,
+    http_status_of,
+)
+from rpc.limits import ByteBudget, Reservation
 from rpc.methods import METHODS
 from rpc.metrics import CONTENT_TYPE, RpcMetrics
 from rpc.openrpc import openrpc_document
@@ -32,25 +38,13 @@ from rpc.page_files import load_page_files
 from rpc.reads import PATH_PREFIX as READ_PREFIX
 from rpc.reads import read_over_http
 from rpc.registry import Method, Registry
-from rpc.rest import CORS, RestRoutes, WrongMethod
 from rpc.rest import PREFIX as REST_PREFIX
+from rpc.rest import RestRoutes
 from rpc.results import ANY_OBJECT
 from rpc.subscriptions import SUBSCRIPTION_METHODS, Hub
 from rpc.websocket import WebSocketSession
 
 JSON_TYPES = ("application/json", "application/json-rpc", "application/jsonrequest")
-STATUS_BY_CODE: dict[int, int] = {
-    RpcCode.INVALID_PARAMS: 400,
-    RpcCode.INVALID_REQUEST: 400,
-    RpcCode.FORBIDDEN: 403,
-    RpcCode.NOT_FOUND: 404,
-    RpcCode.HISTORY_PRUNED: 410,
-    RpcCode.TOO_LARGE: 413,
-    RpcCode.RATE_LIMITED: 429,
-    RpcCode.UNSUPPORTED: 501,
-    RpcCode.NOT_READY: 503,
-    RpcCode.TIMED_OUT: 504,
-}
 
 log = structlog.get_logger("rpc")
 
@@ -90,9 +84,8 @@ class RpcServer:
         self._rest = RestRoutes(
             self._dispatcher,
             self._read_json_body,
-            _status_of,
             self._origin_headers,
-            self._held_response,
+            self._respond,
             registrar_wait_ms=config.registrar_wait_ms,
         )
         self._page = load_page_files(genesis)
@@ -153,21 +146,23 @@ class RpcServer:
             http.on_request(request.protocol)
         try:
             return await self._route(request)
-        except WrongMethod as error:
-            return _error_response(405, error, {**CORS, "Allow": error.allowed})
         except RpcError as error:
-            headers = CORS if request.path.startswith(REST_PREFIX) else None
-            return _error_response(_status_of(error), error, headers)
+            return self._refuse(request, error)
         except ConnectionError:  # the peer is gone; what is returned is not read by anyone
             return web.Response(status=499)
         except Exception:
             log.exception("a request failed with a bug", path=request.path[:200])
-            return _error_response(
-                500, RpcError(RpcCode.INTERNAL_ERROR, "internal error; see the node's log")
-            )
+            bug = RpcError(RpcCode.INTERNAL_ERROR, "internal error; see the node's log")
+            return self._refuse(request, bug)
         finally:
             if http is not None:
                 http.on_response(request.protocol)
+
+    def _refuse(self, request: web.BaseRequest, error: RpcError) -> web.Response:
+        if request.path.startswith(REST_PREFIX):
+            return self._rest.refuse(request, error)
+        headers = {"Allow": error.allowed} if isinstance(error, WrongMethodError) else None
+        return _error_response(http_status_of(error), error, headers)
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         method, path = request.method, request.path
@@ -181,11 +176,11 @@ class RpcServer:
             return self._preflight(request)
         if (file := self._page.get(path)) is not None:
             if method not in ("GET", "HEAD"):
-                raise WrongMethod(("GET", "POST") if path == "/" else ("GET",), method)
+                raise WrongMethodError(("GET", "POST") if path == "/" else ("GET",), method)
             return file.to_response(request.headers.get("If-None-Match", ""))
         if path in ("/ws", "/health", "/ready", "/metrics"):
             if method not in (("GET",) if path == "/ws" else ("GET", "HEAD")):
-                raise WrongMethod(("GET",), method)
+                raise WrongMethodError(("GET",), method)
             match path:
                 case "/ws":
                     return await self._serve_websocket(request)
@@ -212,27 +207,25 @@ class RpcServer:
         self._check_body(request, body_bytes_max)
         length = request.content_length
         ip = request.remote or ""
-        held = self._answers.hold(ip)
-        try:
+        with contextlib.ExitStack() as unsent:
+            held = unsent.enter_context(self._answers.hold(ip))
             with self._bodies.hold(ip) as body_held:
                 body_held.add(body_bytes_max if length is None else length)
                 answer = await self._dispatcher.answer(
                     await self._read_body(request, body_bytes_max), Caller(ip), held
                 )
-        except BaseException:
-            held.release()
-            raise
-        if answer is None:
-            return web.Response(status=204, headers=headers)
-        held.settle(len(answer))
-        if self._http is not None:
-            self._http.release_with(request.protocol, held)
-        return HeldResponse(held, body=answer.encode("ascii"), headers=headers)
+            if answer is None:
+                return web.Response(status=204, headers=headers)
+            unsent.pop_all()
+        return self._respond(request, 200, answer.encode("ascii"), headers, held)
 
-    def _check_body(self, request: web.BaseRequest, bytes_max: int) -> None:
+    def _check_body(
+        self, request: web.BaseRequest, bytes_max: int, *, needs_type: bool = True
+    ) -> None:
         """Raise RpcError if the headers announce a body that is not taken."""
-        if request.content_type not in JSON_TYPES or _is_encoded(request):
-            raise _WrongContentType(
+        is_bare = "Content-Type" not in request.headers and not needs_type
+        if not (is_bare or request.content_type in JSON_TYPES) or _is_encoded(request):
+            raise WrongContentTypeError(
                 RpcCode.INVALID_REQUEST,
                 "the content type is wrong",
                 expected="Content-Type: application/json, UTF-8, no Content-Encoding",
@@ -243,10 +236,11 @@ class RpcServer:
             raise _body_too_large(bytes_max, str(length))
 
     async def _read_json_body(self, request: web.BaseRequest, bytes_max: int) -> bytes:
-        """A body outside JSON-RPC; there may be none. Raises RpcError."""
+        """A body outside JSON-RPC; there may be none, and it is JSON where nothing else is said.
+        Raises RpcError."""
         if not request.can_read_body:
             return b""
-        self._check_body(request, bytes_max)
+        self._check_body(request, bytes_max, needs_type=False)
         with self._bodies.hold(request.remote or "") as held:
             held.add(bytes_max if request.content_length is None else request.content_length)
             body = await self._read_body(request, bytes_max)
@@ -305,21 +299,30 @@ class RpcServer:
     async def _serve_read(self, request: web.BaseRequest) -> web.Response:
         headers = self._origin_headers(request)
         if request.method not in ("GET", "HEAD"):
-            raise WrongMethod(("GET",), request.method)
+            raise WrongMethodError(("GET",), request.method)
         caller = Caller(request.remote or "")
         name = request.path[len(READ_PREFIX) :]
         answer = await read_over_http(
             self._dispatcher, self.registry, caller, name, request.query.items()
         )
         headers["Cache-Control"] = "no-store"
-        return self._held_response(request, 200, answer.encode("ascii"), headers)
+        return self._respond(request, 200, answer.encode("ascii"), headers)
 
-    def _held_response(
-        self, request: web.BaseRequest, status: int, body: bytes, headers: dict[str, str]
+    def _respond(
+        self,
+        request: web.BaseRequest,
+        status: int,
+        body: bytes,
+        headers: dict[str, str],
+        held: Reservation | None = None,
     ) -> web.Response:
-        """An answer within the budget for what peers have not read yet. Raises RpcError."""
-        held = self._answers.hold(request.remote or "")
-        held.add(len(body))
+        """An answer within the budget for what peers have not read yet: its bytes are held until
+        this one has, or is gone. `held`: room that was taken for them already. Raises RpcError."""
+        if held is None:
+            held = self._answers.hold(request.remote or "")
+            held.add(len(body))
+        else:
+            held.settle(len(body))
         if self._http is not None:
             self._http.release_with(request.protocol, held)
         return HeldResponse(held, status=status, body=body, headers=headers)
@@ -346,10 +349,6 @@ class RpcServer:
                 got=origin[:120],
             )
         return {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-
-
-class _WrongContentType(RpcError):
-    """415."""
 
 
 def _discover(document: dict[str, object]) -> Method:
@@ -392,9 +391,3 @@ def _error_response(
         content_type="application/json",
         headers=headers,
     )
-
-
-def _status_of(error: RpcError) -> int:
-    if isinstance(error, _WrongContentType):
-        return 415
-    return STATUS_BY_CODE.get(error.code, 500)

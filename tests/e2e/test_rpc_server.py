@@ -171,7 +171,7 @@ def test_a_preflight_is_answered_for_allowed_origins_alone() -> None:
         ("GET", "/nope", 404),
         ("GET", "/ws", 400),
         ("HEAD", "/health", 200),
-        ("DELETE", "/1.0/identifiers/did:zynk:z1", 405),
+        ("DELETE", "/1.0/operations", 405),
     ],
 )
 def test_wrong_paths_and_methods_are_told_so(method: str, path: str, status: int) -> None:
@@ -325,39 +325,6 @@ def test_metrics_show_every_family() -> None:
         assert "Not a name" not in text
         samples = [line.split(" ")[0] for line in text.splitlines() if not line.startswith("#")]
         assert len(set(samples)) == len(samples)
-
-    run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("did", "accept", "status", "kind"),
-    [
-        ("did:zynk:z1", "*/*", 200, "application/did-resolution"),
-        ("did%3Azynk%3Az1", "", 200, "application/did-resolution"),
-        ("did:zynk:z1", "application/did+json", 200, "application/did+json"),
-        ("did:zynk:z1", "application/did-resolution", 200, "application/did-resolution"),
-        ("did:zynk:none", "application/did+json", 404, "application/did-resolution"),
-        ("did:zynk:gone", "*/*", 410, "application/did-resolution"),
-        ("nonsense", "*/*", 400, "application/did-resolution"),
-        ("", "*/*", 400, "application/did-resolution"),
-        ("did:zynk:z1?versionid=x", "*/*", 501, "application/did-resolution"),
-    ],
-)
-def test_a_did_resolves_over_http_for_any_origin(
-    did: str, accept: str, status: int, kind: str
-) -> None:
-    async def scenario() -> None:
-        async with running() as (_, url, _), aiohttp.ClientSession() as http:
-            headers = {"Accept": accept, "Origin": "https://any.example"}
-            async with http.get(f"{url}/1.0/identifiers/{did}", headers=headers) as answer:
-                found = await answer.json(content_type=None)
-                assert (answer.status, answer.content_type) == (status, kind)
-                assert answer.headers["Access-Control-Allow-Origin"] == "*"
-        if kind == "application/did+json":
-            assert found == {"id": "did:zynk:z1"}
-        elif status == 200:
-            assert found["didDocument"]["id"] == "did:zynk:z1"
-            assert found["didDocumentMetadata"]["proof"]["certificate"]
 
     run(scenario())
 

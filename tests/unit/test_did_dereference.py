@@ -219,6 +219,23 @@ def test_uri_list_has_the_endpoints_with_reference_and_fragment() -> None:
 
 
 @pytest.mark.parametrize(
+    ("reference", "climbs"),
+    [
+        ("..", True), ("../x", True), ("a/../x", True), ("/../x", True), ("a/..", True),
+        ("%2e%2E/x", True), (".%2e/x", True), ("a%2f..%2fx", True), ("%252E%252e%252fx", True),
+        ("a%5c..%5Cx", True), ("%25252e%25252e/x", True), ("a/..?b", True), ("..#c", True),
+        ("./x", False), ("..x/y..", False), ("...", False), ("x?../y", False), ("x#/../y", False),
+        ("a%3F../b", False), ("%ff%fe", False), ("%" + "25" * 250 + "2e", False),
+    ],
+)  # fmt: skip
+def test_relative_ref_does_not_climb_in_any_encoding(reference: str, climbs: bool) -> None:
+    if climbs:
+        assert _code("?service=files", urls=True, relativeRef=reference) == "INVALID_DID_URL"
+    else:
+        assert _dereference("?service=files", urls=True, relativeRef=reference).value
+
+
+@pytest.mark.parametrize(
     "reference",
     [
         "//evil.example/",

@@ -73,7 +73,8 @@ def test_every_example_is_read_by_a_test() -> None:
     assert TEXT.count("<!-- example ") == len(EXAMPLES)
     source = Path(__file__).read_text()
     named = {name for name in EXAMPLES if f'"{name}"' in source}
-    assert set(EXAMPLES) - named == set()
+    # Those over HTTP are read by tests/e2e/test_did_method_http.py, by this same word.
+    assert {name for name in set(EXAMPLES) - named if not name.startswith("http-")} == set()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

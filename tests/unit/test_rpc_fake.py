@@ -172,16 +172,9 @@ class FakeNodeApi:
         as_of_height: int | None = None,
         proof: bool = True,
     ) -> JsonObject:
-        code = {"did:zynk:none": "NOT_FOUND", "nonsense": "INVALID_DID"}.get(did)
-        if code:
-            return error_result(code, "as asked")
         return {
-            "didDocument": None if did == "did:zynk:gone" else {"id": did},
-            "didDocumentMetadata": {
-                "versionId": version_id or "0-x",
-                **({"deactivated": True} if did == "did:zynk:gone" else {}),
-                "proof": DID_PROOF,
-            },
+            "didDocument": {"id": did},
+            "didDocumentMetadata": {"versionId": version_id or "0-x", "proof": DID_PROOF},
             "didResolutionMetadata": {"contentType": "application/did"},
         }
 

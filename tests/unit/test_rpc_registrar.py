@@ -8,7 +8,6 @@ import base64
 import copy
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ import aiohttp
 import pytest
 
 from did import resolver
-from did.control import KeyList
-from did.multikey import encode_hash, encode_multikey
+from did.control import Control, KeyList
+from did.multikey import decode_base64url, encode_hash, encode_multikey
+from did.operation import Operation, decode_operation
+from did.oplog import ENTRY_BYTES_MAX, LogEntry
 from ledger.ed25519 import KeyPair
 from rpc.config import RpcConfig
 from rpc.server import RpcServer
@@ -103,14 +104,27 @@ class Client:
         await self.world.parts.until_pending()
         self.world.parts.commit()
 
+    def head(self, did: str) -> Operation:
+        """The newest operation."""
+        page = resolver.history(self.world.parts.chain.view(), did, 0, 100)
+        entry = decode_base64url(page["operations"][-1]["entry"], bytes_max=ENTRY_BYTES_MAX)
+        return decode_operation(LogEntry.decode(entry).operation)
+
     def resolve(self, did: str) -> dict[str, Any]:
         return resolver.resolve(self.world.parts.chain.view(), did)
 
 
-def _run(folder: Path, test: Callable[[Client], Awaitable[None]], *, wait_ms: int = 10_000) -> None:
+def _run(
+    folder: Path,
+    test: Callable[[Client], Awaitable[None]],
+    *,
+    wait_ms: int = 10_000,
+    cost_per_s_max: int = 5_000,
+) -> None:
     async def body(world: ApiWorld) -> None:
         world.parts.commit()
-        server = RpcServer(world.api, replace(RpcConfig(), port=0, registrar_wait_ms=wait_ms))
+        config = RpcConfig(port=0, registrar_wait_ms=wait_ms, calls_per_s_per_ip_max=cost_per_s_max)
+        server = RpcServer(world.api, config)
         url = f"http://127.0.0.1:{await server.start()}"
         try:
             async with aiohttp.ClientSession() as http:
@@ -214,8 +228,21 @@ def test_threshold_and_pre_rotation_are_kept_to(tmp_path: Path) -> None:
         status, wrong = await client.post("update", update)
         assert (status, "committed" in wrong["didState"]["reason"]) == (400, True)
         update["secret"]["verificationMethod"][-1] = _method(key("d"), "control")
+        status, silent = await client.post("update", update)
+        assert (status, "end pre-rotation" in silent["didState"]["reason"]) == (400, True)
+        update["options"]["next"] = encode_hash(following.compute_commitment())
         status, updated = await client.finish("update", update)
         assert (status, updated["didState"]["state"]) == (200, "finished"), updated
+        assert client.head(did).control == Control(
+            current=following, next=following.compute_commitment()
+        )
+        deactivation = {name: update[name] for name in ("did", "secret")}
+        _, wrong = await client.post("deactivate", {**deactivation, "options": OPTIONS})
+        assert "threshold" in wrong["didState"]["reason"]
+        update["options"]["next"] = None  # it is ended when it is asked for
+        status, updated = await client.finish("update", update)
+        assert (status, updated["didState"]["state"]) == (200, "finished"), updated
+        assert client.head(did).control == Control(current=following)
 
     _run(tmp_path, test)
 
@@ -254,6 +281,13 @@ def test_wrong_requests_fail_with_a_reason_and_change_nothing(tmp_path: Path) ->
             ("create", {**good, "method": "web"}),
             ("create", {**good, "did": "did:zynk:z"}),
             ("create", {**good, "more": 1}),
+            ("create", {**good, "options": {**OPTIONS, "threshold": 0}}),
+            ("create", {**good, "options": {**OPTIONS, "threshold": True}}),
+            ("create", {**good, "options": {**OPTIONS, "network": 5}}),
+            ("create", {**good, "options": {**OPTIONS, "next": "z"}}),
+            ("create", {**good, "didDocumentOperation": ["setDidDocument"]}),
+            ("create", {**good, "secret": {"verificationMethod": [PAYMENT, PAYMENT]}}),
+            ("create", {**good, "didDocument": {"alsoKnownAs": [[]] * 3000}}),
             ("create", {**good, "didDocument": {"service": 1}}),
             ("create", private),
             ("create", {**good, "jobId": "AAAA"}),
@@ -274,6 +308,9 @@ def test_wrong_requests_fail_with_a_reason_and_change_nothing(tmp_path: Path) ->
             {}, {"signingResponse": {}}, {"signingResponse": {"other": responses["control0"]}},
             {"signingResponse": {"control0": {"signature": "AAAA"}}},
             {"signingResponse": {"control0": {"signature": base64.b64encode(bytes(64)).decode()}}},
+            {"signingResponse": {"control0": {**responses["control0"], "alg": "ES256K"}}},
+            {"signingResponse": {"control0": {**responses["control0"], "kid": "did:a:b#c"}}},
+            {"signingResponse": {str(i): {} for i in range(9)}},
         ]  # fmt: skip
         for changes in secrets:
             status, found = await client.post(
@@ -285,7 +322,7 @@ def test_wrong_requests_fail_with_a_reason_and_change_nothing(tmp_path: Path) ->
         job = json.loads(base64.urlsafe_b64decode(first["jobId"] + "=="))
         forgeries: list[Any] = [
             {**job, "form": {}}, {**job, "payer": "x"}, {**job, "kids": {"control0": 5}},
-            {**job, "step": "final"}, {**job, "step": []}, [],
+            {**job, "step": "final"}, {**job, "step": []}, [], {**job, "threshold": "1"},
         ]  # fmt: skip
         for forged in forgeries:
             text = json.dumps(forged, separators=(",", ":"), sort_keys=True).encode()
@@ -296,6 +333,108 @@ def test_wrong_requests_fail_with_a_reason_and_change_nothing(tmp_path: Path) ->
             status, found = await client.post("create", body)
             assert (status, found["didState"]["state"]) == (400, "failed"), forged
         assert len(client.world.parts.pool.mempool) == 0
+
+    _run(tmp_path, test)
+
+
+@pytest.mark.slow
+def test_wrong_signature_is_named_in_the_call_that_brings_it(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        body = _create(threshold=2)
+        body["secret"]["verificationMethod"][1:1] = [
+            _method(key(name), "control") for name in "bcd"
+        ]
+        _, first = await client.post("create", body)
+        responses = client.sign(first["didState"])
+        kids = [item["kid"] for item in first["didState"]["signingRequest"].values()]
+        for wrong in (["control1"], ["control0", "control3"]):
+            sent = copy.deepcopy(responses)
+            for name in wrong:
+                sent[name]["signature"] = responses["control2"]["signature"]
+            status, found = await client.post(
+                "create", {"jobId": first["jobId"], "secret": {"signingResponse": sent}}
+            )
+            assert (status, found["didState"]["state"]) == (400, "failed")
+            reason = found["didState"]["reason"]
+            assert [f"control{i}" in reason for i in range(4)] == [
+                f"control{i}" in wrong for i in range(4)
+            ]
+            assert all(kids[int(name[-1])] in reason for name in wrong)
+        _, second = await client.go_on("create", first, "b", "d")
+        payment = client.sign(second["didState"])
+        payment["payment"]["signature"] = responses["control0"]["signature"]
+        status, found = await client.post(
+            "create", {"jobId": second["jobId"], "secret": {"signingResponse": payment}}
+        )
+        assert (status, "payment" in found["didState"]["reason"]) == (400, True)
+        assert len(client.world.parts.pool.mempool) == 0
+
+    _run(tmp_path, test)
+
+
+@pytest.mark.slow
+def test_what_an_update_does_not_name_stays_and_what_it_names_counts(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        body = _create(threshold=1)
+        body["secret"]["verificationMethod"].insert(1, _method(key("b"), "control"))
+        _, created = await client.finish("create", body, "a")
+        did = created["didState"]["did"]
+        before = client.head(did)
+        keys = (key("a").public_key, key("b").public_key)
+        update: dict[str, Any] = {
+            "did": did, "options": OPTIONS, "secret": {"verificationMethod": [PAYMENT]},
+        }  # fmt: skip
+        status, nothing = await client.post("update", update)
+        assert (status, "nothing" in nothing["didState"]["reason"]) == (400, True)
+        stricter = {**update, "options": {**OPTIONS, "threshold": 2}}
+        status, _ = await client.finish("update", stricter, "b")
+        assert status == 200
+        after = client.head(did)
+        assert after.control == Control(current=KeyList(keys=keys, threshold=2))
+        assert (after.document, after.tiers) == (before.document, before.tiers)
+        tier = KeyList(keys=(key("c").public_key,), threshold=1)
+        tiered = {**update, "options": {**OPTIONS, "recovery": [tier.to_json()]}}
+        _, first = await client.post("update", tiered)
+        status, early = await client.go_on("update", first, "a")
+        assert (status, "too few" in early["didState"]["reason"]) == (400, True)
+        status, _ = await client.finish("update", tiered)
+        assert (status, client.head(did).tiers) == (200, (tier,))
+        status, stale = await client.go_on("update", first)
+        assert (status, "changed meanwhile" in stale["didState"]["reason"]) == (400, True)
+        assert client.head(did).control == after.control
+        for options, methods in (
+            ({"next": None}, []), ({"recovery": [tier.to_json()]}, []), ({"threshold": 1}, []),
+            ({"threshold": 1}, [_method(key("c"), "control")]),
+        ):  # fmt: skip
+            ending = {
+                **update, "options": {**OPTIONS, **options},
+                "secret": {"verificationMethod": [PAYMENT, *methods]},
+            }  # fmt: skip
+            status, found = await client.post("deactivate", ending)
+            assert (status, found["didState"]["state"]) == (400, "failed"), options
+        status, _ = await client.post("update", {**stricter, "method": "web"})
+        assert status == 400
+
+    _run(tmp_path, test)
+
+
+@pytest.mark.slow
+def test_options_of_the_first_request_are_kept_when_the_job_goes_on(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        following = KeyList(keys=(key("c").public_key,), threshold=1)
+        commitment = following.compute_commitment()
+        body = _create(threshold=2, next=encode_hash(commitment))
+        secret = body.pop("secret")
+        secret["verificationMethod"].insert(1, _method(key("b"), "control"))
+        _, asked = await client.post("create", body)
+        assert asked["didState"]["action"] == "getVerificationMethod"
+        status, created = await client.finish(
+            "create", {"jobId": asked["jobId"], "options": OPTIONS, "secret": secret}
+        )
+        assert status == 201
+        control = client.head(created["didState"]["did"]).control
+        assert control is not None
+        assert (control.current.threshold, control.next) == (2, commitment)
 
     _run(tmp_path, test)
 
