@@ -425,9 +425,12 @@ _LEAF_PARAM = Param(
 _AUDIT = (
     Method(
         name="audit_stream",
-        summary="A stream: its owner, who may anchor in it, and how much was.",
+        summary="A stream: its owner and who may anchor in it, proven, and how much was.",
         bind=lambda api: api.audit_stream,
-        params=(Param(name="stream", kind=text(256), description="The stream.", required=True),),
+        params=(
+            Param(name="stream", kind=text(256), description="The stream.", required=True),
+            _TRUSTED,
+        ),
         result=record(
             stream=TEXT,
             owner=TEXT,
@@ -439,6 +442,7 @@ _AUDIT = (
             updated_ms=COUNT,
             leaves_total=COUNT,
             anchors_total=COUNT,
+            proof=PROOF,
         ),
         errors=(RpcCode.NOT_FOUND,),
     ),
