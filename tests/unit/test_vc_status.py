@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
 import pytest
 
 from audit.anchor import AnchorRecord
-from audit.leaf import Leaf, hash_chunks
+from audit.leaf import Leaf, encode_stream_text, hash_chunks
 from audit.receipt import Receipt
 from audit.stream import StreamRecord, stream_key
 from did import strict_json
 from did.credential import list_credential
 from did.status_list import LIST_BITS_MIN, REVOCATION, StatusEntry, set_bit
+from ledger.errors import UsageError
 from ledger.light import Verdict as Worth
 from ledger.merkle import compute_leaf_hash
 from ledger.params import DAY_MS
+from node.checkpoint import Trust
 from node.vc_check import CredentialVerdict, StatusEvidence, check_credential
+from node.vc_issue import fetch_stream
 from rpc.api import proof_json
 from tests.unit.test_credential import HOUR_MS, Issuing
 from tests.unit.trust_fixture import trust_of
@@ -165,6 +169,28 @@ def test_whose_stream_it_is_has_to_be_shown_and_proven(listing: Listing) -> None
     shapes: list[dict[str, Any]] = [{}, {"proof": None}, {"proof": {}}, {"proof": []}]
     for broken in shapes:
         assert worth_of(listing.check(fresh, stream=broken)) == (Worth.WRONG, "list-stream")
+
+
+def test_an_issuer_does_not_anchor_in_somebody_elses_stream(listing: Listing) -> None:
+    class Node:
+        async def call(self, method: str, **params: object) -> Any:
+            assert (method, params) == ("audit_stream", {"stream": encode_stream_text(STREAM)})
+            return {**listing.stream_answer(), "owner": named}
+
+    def fetch(trust: Trust | None, issuer: str) -> dict[str, Any]:
+        return asyncio.run(fetch_stream(Node(), encode_stream_text(STREAM), issuer, trust))
+
+    trust, other = trust_of(listing.world), "did:zynk:zQmOther"
+    named = listing.did
+    assert fetch(None, listing.did)["owner"] == fetch(trust, listing.did)["owner"]
+    with pytest.raises(UsageError, match="not the issuer's"):
+        fetch(None, other)
+    named = other  # a node that lies is believed without a trust point alone
+    assert fetch(None, other)["owner"] == other
+    for issuer in (other, "did:zynk:zQmThird"):
+        with pytest.raises(UsageError, match="not the issuer's"):
+            fetch(trust, issuer)
+    assert fetch(trust, listing.did)
 
 
 def test_the_issuers_answer_has_an_age_and_the_trust_point_too(listing: Listing) -> None:
