@@ -19,7 +19,8 @@ from did.operation import decode_operation
 from did.resolution_options import read_version_query
 from did.syntax import encode_did
 from ledger.errors import InvalidInputError, UsageError
-from ledger.light import Verdict
+from ledger.finality import CannotTellError
+from ledger.light import Verdict, verdict_of
 from node.cli_did import did
 from node.cli_trust import EXIT_BY_VERDICT, HEADLINE_BY_VERDICT, load_trust
 from rpc.params import text_of_bytes
@@ -306,6 +307,9 @@ class _Node:
         query = read_version_query(version_id, version_time, as_of_height)
         return resolver.resolve(self.view(), did, query)
 
+    def did_history(self, did: str, cursor: int, limit: int, trusted_height: int) -> object:
+        return resolver.history(self.view(), did, cursor, limit)
+
     def chain_header(self, block: int, trusted_height: int) -> object:
         assert block == self.pinned.height
         return {"finality": text_of_bytes(finalize(self.pinned).encode())}
@@ -411,5 +415,24 @@ def test_resolve_with_trust_exits_with_the_verdict(world: World, node: _Node, tr
     assert json.loads(result.stdout)["didDocument"]["id"] == name
     expired = resolve(node, name, "--trust", str(trust), "--max-age", "any")
     assert expired.exit_code == 7
-    period = ("--max-age", "any", "--trusting-period", str(20 * DAY_S))
-    assert resolve(node, name, "--trust", str(trust), *period).exit_code == 7
+
+
+def test_other_commands_check_too_and_warn_of_an_expired_trust_point(
+    world: World, node: _Node, trust: Path, tmp_path: Path
+) -> None:
+    name = create(world)
+
+    def history(path: Path) -> Result:
+        arguments = ["history", name, "--rpc", node.url, "--trust", str(path)]
+        return CliRunner().invoke(did, arguments)
+
+    result = history(trust)
+    assert result.exit_code == 0
+    assert "is past its trusting period of 14 days" in result.stderr
+    assert "all 1 operation(s) are in the log" in result.stdout
+    ahead = World()
+    for _ in range(3):
+        ahead.block([])
+    untold = history(write_state(tmp_path / "trusted.bin", ahead)).exception
+    assert isinstance(untold, CannotTellError)
+    assert EXIT_BY_VERDICT[verdict_of(untold)] == 9
