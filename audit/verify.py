@@ -2,7 +2,8 @@
 
 It needs the receipt, the content's multihash, and a validator set and chain id that its user
 trusts: no network, no node. Each inclusion path is checked twice, by our own code and by pymerkle.
-A verdict says, step by step and in words, what was checked; it is good only if every step held.
+A verdict says, step by step and in words, what was checked; it is good only if every step held,
+and what it is worth otherwise is one of `ledger.light.Verdict`.
 What a receipt shows by itself is that the log contains the leaf and when; that nobody shows
 somebody else another log of the same validators is the business of monitors and witnesses.
 """
@@ -16,9 +17,17 @@ from audit.leaf import compute_commitment, encode_stream_text, verify_multihash
 from audit.receipt import Receipt, decode_receipt_json
 from audit.second_opinion import verify_inclusion_by_pymerkle
 from ledger.errors import InvalidInputError
-from ledger.finality import verify_finality
+from ledger.light import (
+    TooOldError,
+    Trusted,
+    TrustPoint,
+    format_span,
+    verdict_of,
+    verify_age,
+    verify_trusted,
+)
+from ledger.light import Verdict as Worth
 from ledger.merkle import compute_leaf_hash, verify_inclusion_proof
-from ledger.validator_set import ValidatorSet
 
 CLOCK_AHEAD_MAX_MS = 10_000
 """How far a header's time may be ahead of the verifier's clock."""
@@ -35,12 +44,21 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`is_ok` only if every step holds; checking stops at the first that does not. `receipt` is
-    what was read, None if it could not be."""
+    """`worth` is VALID only if every step holds; checking stops at the first that does not.
+    `receipt` is what was read, None if it could not be."""
 
-    is_ok: bool
+    worth: Worth
     steps: tuple[Step, ...]
     receipt: Receipt | None
+
+    @property
+    def is_ok(self) -> bool:
+        return self.worth is Worth.VALID
+
+    @property
+    def is_right(self) -> bool:
+        """It holds, though perhaps by a trust point that is past its trusting period."""
+        return self.worth in (Worth.VALID, Worth.VALID_BUT_EXPIRED_TRUST)
 
     @property
     def reason(self) -> str:
@@ -51,10 +69,11 @@ class Verdict:
         """The verdict for `--json`."""
         found: dict[str, object] = {
             "ok": self.is_ok,
+            "verdict": self.worth.value,
             "reason": self.reason,
             "steps": [{"name": s.name, "ok": s.is_ok, "text": s.text} for s in self.steps],
         }
-        if self.is_ok and self.receipt is not None:
+        if self.worth not in (Worth.WRONG, Worth.CANNOT_TELL) and self.receipt is not None:
             anchor = self.receipt.anchor
             found["stream"] = encode_stream_text(anchor.stream)
             found["anchored_height"] = anchor.height
@@ -67,7 +86,7 @@ def verify_receipt(
     receipt: bytes | str,
     *,
     multihash: bytes,
-    trusted: ValidatorSet,
+    trusted: Trusted,
     chain_id: str,
     salt: bytes | None = None,
     stream: bytes | None = None,
@@ -78,9 +97,11 @@ def verify_receipt(
 
     `multihash` is the content's. `salt` (32 B) opens a salted leaf. `stream`, if given, must be
     the leaf's. With `max_age_ms`, the final header may be at most that much older than `now_ms`,
-    Unix milliseconds. Raises nothing for bad data: it is the verdict.
+    Unix milliseconds. With a trust point `now_ms` is needed, and its own age is the last step.
+    Raises nothing for bad data: it is the verdict.
     """
     steps: list[Step] = []
+    worth = Worth.VALID
     found: Receipt | None = None
     try:
         found = decode_any_receipt(receipt)
@@ -92,10 +113,12 @@ def verify_receipt(
                 steps.append(_held(name, check()))
             except InvalidInputError as error:
                 steps.append(Step(name=name, is_ok=False, text=str(error)))
+                worth = verdict_of(error)
                 break
     except InvalidInputError as error:
         steps.append(Step(name="form", is_ok=False, text=str(error)))
-    return Verdict(is_ok=all(s.is_ok for s in steps), steps=tuple(steps), receipt=found)
+        worth = Worth.WRONG
+    return Verdict(worth=worth, steps=tuple(steps), receipt=found)
 
 
 def verify_membership(receipt: Receipt) -> None:
@@ -121,21 +144,24 @@ def _held(name: str, text: str) -> Step:
 def _checks(
     receipt: Receipt,
     multihash: bytes,
-    trusted: ValidatorSet,
+    trusted: Trusted,
     chain_id: str,
     salt: bytes | None,
     stream: bytes | None,
     max_age_ms: int | None,
     now_ms: int | None,
 ) -> list[tuple[str, Callable[[], str]]]:
-    return [
+    checks = [
         ("content", lambda: _check_content(receipt, multihash, salt)),
         ("stream", lambda: _check_stream(receipt, stream)),
         ("batch", lambda: _check_batch(receipt)),
         ("log", lambda: _check_log(receipt)),
-        ("finality", lambda: _check_finality(receipt, trusted, chain_id)),
+        ("finality", lambda: _check_finality(receipt, trusted, chain_id, now_ms)),
         ("time", lambda: _check_time(receipt, max_age_ms, now_ms)),
     ]
+    if isinstance(trusted, TrustPoint):
+        checks.append(("trust", lambda: _check_trust(receipt, trusted, now_ms)))
+    return checks
 
 
 def _check_content(receipt: Receipt, multihash: bytes, salt: bytes | None) -> str:
@@ -204,8 +230,8 @@ def _verify_twice(
     verify_inclusion_by_pymerkle(root_hash, tree_size, leaf_index, leaf_hash, path)
 
 
-def _check_finality(receipt: Receipt, trusted: ValidatorSet, chain_id: str) -> str:
-    header = verify_finality(receipt.finality, trusted, chain_id)
+def _check_finality(receipt: Receipt, trusted: Trusted, chain_id: str, now_ms: int | None) -> str:
+    header = verify_trusted(receipt.finality, trusted, chain_id, now_ms=now_ms)
     count = len(receipt.finality.handoffs)
     return (
         f"That log is in the header of block {header.height} of chain {chain_id}, which "
@@ -230,9 +256,16 @@ def _check_time(receipt: Receipt, max_age_ms: int | None, now_ms: int | None) ->
             got=f"{header.time_ms} ms",
         )
     if now_ms - header.time_ms > max_age_ms:
-        raise InvalidInputError(
+        raise TooOldError(
             "the receipt is too old",
-            expected=f"at most {max_age_ms} ms",
-            got=f"{now_ms - header.time_ms} ms",
+            expected=f"at most {format_span(max_age_ms)}",
+            got=format_span(now_ms - header.time_ms),
         )
-    return text + f", and the header is {max(0, now_ms - header.time_ms)} ms old."
+    return text + f", and the header is {format_span(max(0, now_ms - header.time_ms))} old."
+
+
+def _check_trust(receipt: Receipt, trust: TrustPoint, now_ms: int | None) -> str:
+    assert now_ms is not None  # finality was judged at a time
+    verify_age(receipt.finality.header.time_ms, trust, now_ms=now_ms, max_age_ms=None)
+    period = format_span(trust.trusting_period_ms)
+    return f"The trust point is younger than the trusting period of {period}."

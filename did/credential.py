@@ -1,9 +1,10 @@
 """Verifiable Credentials 2.0: making them, and judging one by its issuer's DID.
 
 A credential holds if its form is right, its proof was made by a key that the issuer's document
-listed for assertions **at the time the proof names**, the signature matches, and `now` is inside
-its period of validity. A later change of keys takes nothing away from it, and an older key gives
-nothing to a later proof. The time is the signer's claim: whoever holds an old key can date back.
+listed for assertions **at the time the proof names**, the signature matches, `now` is inside its
+period of validity, and no recovery can take that key away any more. A later change of keys takes
+nothing away from it, and an older key gives nothing to a later proof. The time is the signer's
+claim: whoever holds an old key can date back.
 
 Status lists are credentials too and are judged by the same steps; `did.status_list` reads the bits.
 """
@@ -28,6 +29,9 @@ from did.document_at import DocumentSource
 from did.multikey import decode_multikey
 from did.status_list import LIST_CREDENTIAL_TYPE, make_list_subject
 from ledger.errors import InvalidInputError
+from ledger.finality import CannotTellError
+from ledger.light import Verdict as Worth
+from ledger.light import verdict_of
 
 CREDENTIAL_TYPE = "VerifiableCredential"
 SUBJECTS_MAX = 64
@@ -46,15 +50,23 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`is_ok` only if every step holds; checking stops at the first that does not."""
+    """`worth` is VALID only if every step holds; checking stops at the first that does not."""
 
-    is_ok: bool
+    worth: Worth
     steps: tuple[Step, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        return self.worth is Worth.VALID
 
     @property
     def reason(self) -> str:
         """Why the verdict is bad; "" if it is good."""
         return "" if self.is_ok else self.steps[-1].text
+
+    def then(self, later: Verdict) -> Verdict:
+        """This one, which was good, with the checks that came after it."""
+        return Verdict(worth=later.worth, steps=(*self.steps, *later.steps))
 
 
 Checks = list[tuple[str, Callable[[], str]]]
@@ -63,13 +75,15 @@ Checks = list[tuple[str, Callable[[], str]]]
 def run_checks(checks: Checks) -> Verdict:
     """Each check in turn, up to the first that raises InvalidInputError."""
     steps: list[Step] = []
+    worth = Worth.VALID
     for name, check in checks:
         try:
             steps.append(Step(name=name, is_ok=True, text=check()))
         except InvalidInputError as error:
             steps.append(Step(name=name, is_ok=False, text=str(error)))
+            worth = verdict_of(error)
             break
-    return Verdict(is_ok=all(step.is_ok for step in steps), steps=tuple(steps))
+    return Verdict(worth=worth, steps=tuple(steps))
 
 
 def verify_credential(
@@ -89,6 +103,7 @@ def credential_checks(
         ("key", lambda: _find_key(credential, documents)[1]),
         ("signature", lambda: _check_signature(credential, documents)),
         ("period", lambda: _check_period(credential, now_ms)),
+        ("settled", lambda: _check_settled(credential, documents)),
     ]
 
 
@@ -211,18 +226,41 @@ def _check_issuer(credential: Mapping[str, Any]) -> str:
 def _find_key(credential: Mapping[str, Any], documents: DocumentSource) -> tuple[bytes, str]:
     proof = read_proof(credential)
     found = documents.document_at(read_issuer(credential), proof.created_ms)
-    if proof.verification_method not in found.document.get(ASSERTION, []):
+    key = _read_key(found.document, proof.verification_method)
+    if key is None:
         raise InvalidInputError(
             f"the key was not one for assertions at {format_date_time(proof.created_ms)}",
             expected=", ".join(found.document.get(ASSERTION, [])) or "none in that version",
             got=f"{proof.verification_method} (version {found.version_id})",
         )
-    method = next(
-        m for m in found.document["verificationMethod"] if m["id"] == proof.verification_method
-    )
-    return decode_multikey(method["publicKeyMultibase"]), (
-        f"{found.text} It lists the key for assertions."
-    )
+    return key, f"{found.text} It lists the key for assertions."
+
+
+def _check_settled(credential: Mapping[str, Any], documents: DocumentSource) -> str:
+    """Whatever recovery is still possible, the key must be the issuer's."""
+    proof = read_proof(credential)
+    key, _ = _find_key(credential, documents)
+    found = documents.document_at(read_issuer(credential), proof.created_ms)
+    for document in found.instead:
+        if _read_key(document, proof.verification_method) != key:
+            raise CannotTellError(
+                f"version {found.version_id}, which lists the key, can still be set aside by a "
+                "recovery",
+                expected="an answer about the issuer of a block of "
+                f"{format_date_time(found.disputed_until_ms)} or later",
+                retry=True,
+            )
+    if found.instead:
+        return "That version can still be set aside, and the ones before it list the key too."
+    return "No recovery can set that version aside any more."
+
+
+def _read_key(document: Mapping[str, Any], method_id: str) -> bytes | None:
+    """The key of a verification method, None if the document does not list it for assertions."""
+    if method_id not in document.get(ASSERTION, []):
+        return None
+    method = next(m for m in document["verificationMethod"] if m["id"] == method_id)
+    return decode_multikey(method["publicKeyMultibase"])
 
 
 def _check_signature(credential: Mapping[str, Any], documents: DocumentSource) -> str:

@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from did.did_url import DidUrl
 from did.reference import resolve_reference
-from did.resolution_error import ResolutionError
+from did.resolution_error import ResolutionError, error_object
 from did.resolution_options import Options
 
 CONTENT_TYPE = "application/did"
@@ -89,6 +89,23 @@ def dereferencing_result(
         "contentStream": content,
         "contentMetadata": metadata,
     }
+
+
+def dereference_answer(result: Mapping[str, Any], url: DidUrl, options: Options) -> dict[str, Any]:
+    """The dereferencing result that follows from a resolution result of the URL's DID at the
+    version asked for; errors included."""
+    document, metadata = result["didDocument"], result["didDocumentMetadata"]
+    if "error" in result["didResolutionMetadata"]:
+        return dereferencing_result(None, result["didResolutionMetadata"], {})
+    if document is None:  # deactivated
+        return dereferencing_result(None, {}, metadata)
+    try:
+        content = dereference(document, url, options, wants_urls=False)
+    except ResolutionError as error:
+        found = {"didDocument": document, "didDocumentMetadata": metadata}
+        failed = {"error": error_object(error.code, error.message), **found}
+        return dereferencing_result(None, failed, {})
+    return dereferencing_result(content.value, content_metadata(content, document), metadata)
 
 
 def _select_services(

@@ -2,8 +2,9 @@
 
 `DocumentSource` is all that the credential verifier needs to know. `ProvenHistory` is one: a DID's
 whole history, proven to end in the record of a final block (`did.verify_history`), so that nothing
-in it is left out. Operations that a recovery nullified count as if they had never been: this is the
-settled history. It answers for times up to its block's; what came after that it can not know.
+in it is left out. Operations that a recovery nullified count as if they had never been. It answers
+for times up to its block's; what came after that it can not know. One thing that may come is a
+recovery: so a document in force comes with those that would be in its place after one.
 
 An answer file is what `did_history` returns, all pages in one:
 
@@ -12,7 +13,7 @@ An answer file is what `did_history` returns, all pages in one:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,20 +22,27 @@ from did.document import DOCUMENT_BYTES_MAX, to_resolved
 from did.operation import Operation, decode_operation
 from did.verify import ANSWER_BYTES_MAX, verify_proof
 from did.verify_history import compute_nullified, verify_history
-from did.version import format_time
+from did.version import compute_dispute_until, format_time
 from ledger.errors import InvalidInputError
-from ledger.validator_set import ValidatorSet
+from ledger.finality import CannotTellError
+from ledger.light import Trusted
 
 _MEMBERS = frozenset(("did", "operations", "nextCursor", "proof"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentInForce:
-    """A document in resolved form, the version it is, and in words why it is that one."""
+    """A document in resolved form, the version it is, and in words why it is that one.
+
+    `instead` are the documents of which one would have been in force had a recovery come that was
+    still possible when the source was made, empty ones for "deactivated"; none once `version_id` is
+    settled, which is at `disputed_until_ms` (Unix ms of block time)."""
 
     document: Mapping[str, Any]
     version_id: str
     text: str
+    instead: tuple[Mapping[str, Any], ...] = ()
+    disputed_until_ms: int = 0
 
 
 class DocumentSource(Protocol):
@@ -50,6 +58,14 @@ class DocumentSource(Protocol):
 class _Change:
     time_ms: int
     operation: Operation
+    open_until_ms: int
+
+    def resolved(self) -> dict[str, Any]:
+        """Its document, empty for a deactivation."""
+        if self.operation.document is None:
+            return {}
+        stored = strict_json.decode(self.operation.document, bytes_max=DOCUMENT_BYTES_MAX)
+        return to_resolved(self.operation.did_text, stored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +83,7 @@ class ProvenHistory:
         if did != self.did:
             raise InvalidInputError("no answer about this DID is at hand", expected=did)
         if time_ms > self.time_ms:
-            raise InvalidInputError(
+            raise CannotTellError(
                 "the answer about the DID is older than the time asked for",
                 expected=f"a block of {format_time(time_ms)} or later",
                 got=f"block {self.height} of {format_time(self.time_ms)}",
@@ -83,16 +99,26 @@ class ProvenHistory:
             raise InvalidInputError(
                 "the DID was deactivated", got=f"{did} at {format_time(time_ms)}"
             )
-        stored = strict_json.decode(operation.document, bytes_max=DOCUMENT_BYTES_MAX)
         return DocumentInForce(
-            document=to_resolved(did, stored),
+            document=at[-1].resolved(),
             version_id=operation.version_id,
             text=(
                 f"Version {operation.version_id} of {did} was in force at "
                 f"{format_time(time_ms)}, in the history as of block {self.height}, "
                 f"{format_time(self.time_ms)}."
             ),
+            instead=self._find_instead(at),
+            disputed_until_ms=at[-1].open_until_ms,
         )
+
+    def _find_instead(self, changes: Sequence[_Change]) -> tuple[Mapping[str, Any], ...]:
+        """The documents that recoveries from now on can bring back in place of the last one's."""
+        found = []
+        for change, before in zip(reversed(changes), reversed(changes[:-1]), strict=False):
+            if change.open_until_ms <= self.time_ms:
+                break
+            found.append(before.resolved())
+        return tuple(found)
 
 
 def decode_history_answer(data: bytes) -> dict[str, Any]:
@@ -112,7 +138,7 @@ def decode_history_answer(data: bytes) -> dict[str, Any]:
 def verify_history_answer(
     answer: Mapping[str, Any],
     *,
-    trusted: ValidatorSet,
+    trusted: Trusted,
     chain_id: str,
     max_age_ms: int | None = None,
     now_ms: int | None = None,
@@ -139,7 +165,11 @@ def verify_history_answer(
         time_ms=header.time_ms,
         steps=(*steps, f"all {len(entries)} operation(s) are in the log that the record names"),
         changes=tuple(
-            _Change(time_ms=entry.time_ms, operation=operation)
+            _Change(
+                time_ms=entry.time_ms,
+                operation=operation,
+                open_until_ms=compute_dispute_until(record, entry.seq, entry.time_ms),
+            )
             for entry, operation, by in zip(entries, operations, nullified, strict=True)
             if by is None
         ),

@@ -30,7 +30,8 @@ from did.version import CONTENT_TYPE, find_next, format_time, is_head_asked, ver
 from ledger.block import HEADER_BYTES_MAX, Header
 from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate
 from ledger.errors import InvalidInputError, UsageError
-from ledger.finality import HANDOFFS_MAX, FinalityProof, Handoff, verify_finality
+from ledger.finality import HANDOFFS_MAX, FinalityProof, Handoff
+from ledger.light import TooOldError, Trusted, verify_trusted
 from ledger.state import verify_state_proof
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
 
@@ -66,15 +67,15 @@ def verify_resolution(
     answer: dict[str, Any],
     *,
     did: str,
-    trusted: ValidatorSet,
+    trusted: Trusted,
     chain_id: str,
     max_age_ms: int | None,
     now_ms: int | None,
     query: VersionQuery | None = None,
 ) -> Verdict:
     """Check a resolution result for `did`, at the version that `query` asks for (None: the newest).
-    `max_age_ms` None accepts any age; else `now_ms` (Unix ms) is needed. Raises InvalidInputError
-    naming the first thing that is wrong."""
+    `max_age_ms` None accepts any age; else, and with a trust point, `now_ms` (Unix ms) is needed.
+    Raises InvalidInputError naming the first thing that is wrong (`ledger.light.verdict_of`)."""
     # Back and forth through strict JSON: whatever follows meets plain values of bounded depth.
     answer = decode_answer(encode_plain(answer))
     resolution, metadata = answer["didResolutionMetadata"], answer["didDocumentMetadata"]
@@ -199,7 +200,7 @@ def verify_proof(
     proof: object,
     *,
     did: str,
-    trusted: ValidatorSet,
+    trusted: Trusted,
     chain_id: str,
     max_age_ms: int | None,
     now_ms: int | None,
@@ -211,7 +212,7 @@ def verify_proof(
     if form["type"] != PROOF_TYPE:
         raise InvalidInputError("proof has another type", expected=PROOF_TYPE)
     finality = decode_proof_finality(form)
-    header = verify_finality(finality, trusted, chain_id)
+    header = verify_trusted(finality, trusted, chain_id, now_ms=now_ms)
     steps = [
         f"{len(finality.handoffs)} handoffs lead from the trusted validator set to the signers",
         f"signers with more than 2/3 of the power finalized block {header.height}",
@@ -274,13 +275,14 @@ def _read_certificate(form: dict[str, Any]) -> Certificate:
 
 
 def check_age(header: Header, max_age_ms: int | None, now_ms: int | None) -> None:
-    """Raise InvalidInputError unless the block is at most `max_age_ms` old (None: any age)."""
+    """Raise TooOldError unless the block is at most `max_age_ms` old (None: any age), and
+    InvalidInputError if it is from the future."""
     if max_age_ms is None:
         return
     if now_ms is None:
         raise UsageError("a maximum age needs the time", expected="now_ms")
     if header.time_ms < now_ms - max_age_ms:
-        raise InvalidInputError(
+        raise TooOldError(
             "answer is stale",
             expected=f"a block at most {max_age_ms} ms old",
             got=f"{now_ms - header.time_ms} ms",

@@ -29,15 +29,15 @@ from did.verify_batch import verify_batch
 from did.verify_history import verify_history, verify_history_operation
 from did.version import CONTENT_TYPE
 from ledger.errors import InvalidInputError, UsageError
-from ledger.validator_set import ValidatorSet
+from ledger.light import Trusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """What the verifier relies on: the trusted set, and how old a block may be at `now_ms` (Unix
+    """What the verifier relies on: whom it trusts, and how old a block may be at `now_ms` (Unix
     ms); `max_age_ms` None accepts any age."""
 
-    trusted: ValidatorSet
+    trusted: Trusted
     chain_id: str
     max_age_ms: int | None
     now_ms: int | None

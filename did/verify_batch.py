@@ -21,10 +21,9 @@ from did.verify import (
     outcome_of,
 )
 from ledger.errors import InvalidInputError
-from ledger.finality import verify_finality
+from ledger.light import Trusted, verify_trusted
 from ledger.state import verify_state_multiproof
 from ledger.state.multiproof import MULTIPROOF_BYTES_MAX
-from ledger.validator_set import ValidatorSet
 
 _PROOF_MEMBERS = {"type", "records", "multiproof", "header", "certificate", "handoffs"}
 
@@ -33,7 +32,7 @@ def verify_batch(
     answer: object,
     *,
     dids: Sequence[str],
-    trusted: ValidatorSet,
+    trusted: Trusted,
     chain_id: str,
     max_age_ms: int | None,
     now_ms: int | None,
@@ -53,7 +52,7 @@ def verify_batch(
     for items in (results, shown):
         if type(items) is not list or len(items) != len(dids):
             raise InvalidInputError("batch answer has a wrong count", expected=str(len(dids)))
-    header = verify_finality(decode_finality(proof), trusted, chain_id)
+    header = verify_trusted(decode_finality(proof), trusted, chain_id, now_ms=now_ms)
     check_age(header, max_age_ms, now_ms)
     records = _verify_records(dids, shown, header.state_root, proof["multiproof"])
     verdicts: list[Verdict | None] = []

@@ -131,9 +131,7 @@ def _second_of(item: Logged) -> int:
 
 
 def version_result(record: Record, shown: Logged, following: Logged | None) -> dict[str, Any]:
-    """The resolution result for an older version, without its proof.
-
-    `disputeUntil` is an upper bound, by the dispute window that the record's head shows."""
+    """The resolution result for an older version, without its proof."""
     operation, time_ms = shown.operation, shown.entry.time_ms
     metadata: dict[str, Any] = {
         "created": format_time(record.created_ms),
@@ -144,9 +142,9 @@ def version_result(record: Record, shown: Logged, following: Logged | None) -> d
         metadata["updated"] = format_time(time_ms)
     if operation.document is None:
         metadata["deactivated"] = True
-    if operation.seq > 0 and record.dispute_until_ms:
-        window_ms = record.dispute_until_ms - record.updated_ms
-        metadata["disputeUntil"] = format_time(time_ms + window_ms)
+    until_ms = compute_dispute_until(record, operation.seq, time_ms)
+    if until_ms:
+        metadata["disputeUntil"] = format_time(until_ms)
     if following is not None:
         metadata["nextVersionId"] = following.operation.version_id
         metadata["nextUpdate"] = format_time(following.entry.time_ms)
@@ -159,6 +157,15 @@ def version_result(record: Record, shown: Logged, following: Logged | None) -> d
         "didResolutionMetadata": {"contentType": CONTENT_TYPE},
         "didDocumentMetadata": metadata,
     }
+
+
+def compute_dispute_until(record: Record, seq: int, time_ms: int) -> int:
+    """The block time (Unix ms) from which on no tier can nullify operation `seq`, of `time_ms`; 0
+    if none could. Of operations before the head it is an upper bound, by the dispute window that
+    the record's head shows."""
+    if seq == 0 or not record.dispute_until_ms:
+        return 0
+    return time_ms + record.dispute_until_ms - record.updated_ms
 
 
 def format_time(time_ms: int) -> str:

@@ -44,8 +44,12 @@ HANDOFFS_MAX = 1024
 FINALITY_PROOF_BYTES_MAX = 4 * 1024 * 1024
 
 
-class UnknownVersionError(InvalidInputError):
-    """A header of a protocol version that this code does not know: neither right nor wrong."""
+class CannotTellError(InvalidInputError):
+    """Neither right nor wrong: what is needed to judge it is not at hand."""
+
+
+class UnknownVersionError(CannotTellError):
+    """A header of a protocol version that this code does not know."""
 
 
 class TooLittleOverlapError(InvalidInputError):

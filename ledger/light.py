@@ -5,7 +5,8 @@ names for the next height. It comes from a genesis file, by a header's hash, or 
 verified from an older trust point. Everything here is a pure function of bytes, a trust point and
 the time `now_ms`.
 
-- `judge` says what a finality proof is worth: see `Verdict`.
+- `judge` says what a finality proof is worth: see `Verdict`. Checks that go on from there raise
+  instead (`verify_trusted`, `verify_age`), and `verdict_of` reads the verdict off the error.
 - `verify_sequential` follows each height; `Bisection` skips as far as it may, and asks for a header
   half way where too few of the trusted validators signed.
 - `compare` looks at two answers about one height: two different headers, both final, are an attack,
@@ -29,14 +30,15 @@ from ledger.block import Header
 from ledger.certificate import Certificate
 from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import (
+    CannotTellError,
     FinalityProof,
     Handoff,
     TooLittleOverlapError,
-    UnknownVersionError,
     verify_final_header,
     verify_finality,
     verify_handoff,
 )
+from ledger.params import DAY_MS
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
 
 CLOCK_DRIFT_MAX_MS = 10_000
@@ -57,6 +59,27 @@ class Verdict(StrEnum):
     """It contradicts itself, the trust point or the rules: whoever sent it is faulty."""
     CANNOT_TELL = "cannot-tell"
     """Nothing can be said: no answer, no trust that reaches it, another protocol version."""
+
+
+class TooOldError(InvalidInputError):
+    """Right, but older than was asked for."""
+
+
+class ExpiredTrustError(InvalidInputError):
+    """Right by a trust point that is older than the trusting period."""
+
+
+def verdict_of(error: InvalidInputError) -> Verdict:
+    """What is said of a proof that was refused with this error."""
+    match error:
+        case CannotTellError():
+            return Verdict.CANNOT_TELL
+        case TooOldError():
+            return Verdict.TOO_OLD
+        case ExpiredTrustError():
+            return Verdict.VALID_BUT_EXPIRED_TRUST
+        case _:
+            return Verdict.WRONG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,27 +200,65 @@ def judge_decoded(
     proof: FinalityProof, trust: TrustPoint, *, now_ms: int, max_age_ms: int | None = None
 ) -> Judgement:
     """As `judge`, for a proof that is well-formed."""
+    try:
+        _verify_from(proof, trust, now_ms)
+        verify_age(proof.header.time_ms, trust, now_ms=now_ms, max_age_ms=max_age_ms)
+    except InvalidInputError as error:
+        return Judgement(verdict=verdict_of(error), reason=str(error), header=proof.header)
+    return Judgement(verdict=Verdict.VALID, reason="", header=proof.header)
+
+
+Trusted = ValidatorSet | TrustPoint
+"""What a check begins with: a set that is trusted whatever the time, or a trust point, whose height
+and time are judged as well."""
+
+
+def verify_trusted(
+    proof: FinalityProof, trusted: Trusted, chain_id: str, *, now_ms: int | None
+) -> Header:
+    """The proof's header, which may now be relied on; how old it and the trust point are is for
+    `verify_age`. `now_ms` (Unix ms) is needed with a trust point.
+
+    Steps at or below the height of the trust point are left out: they lead to what is trusted
+    already, so a proof that begins at genesis does for a later trust point too, wherever it leads
+    on from there. Raises InvalidInputError, or CannotTellError where the proof does not.
+    """
+    if isinstance(trusted, ValidatorSet):
+        return verify_finality(proof, trusted, chain_id)
+    if now_ms is None:
+        raise UsageError("a trust point is judged at a time", expected="now_ms")
+    later = tuple(step for step in proof.handoffs if step.header.height > trusted.height)
+    is_whole = len(later) == len(proof.handoffs)
+    try:
+        return _verify_from(replace(proof, handoffs=later), trusted, now_ms)
+    except InvalidInputError as error:
+        if is_whole or isinstance(error, CannotTellError):
+            raise
+        raise CannotTellError(
+            "the proof begins below the trust point and does not lead on from it",
+            expected=f"a proof from height {trusted.height}",
+            got=error.message,
+        ) from error
+
+
+def _verify_from(proof: FinalityProof, trust: TrustPoint, now_ms: int) -> Header:
+    """See `verify_trusted`, with all steps. Raises InvalidInputError."""
     header = proof.header
     first = proof.handoffs[0].header if proof.handoffs else header
     is_known = header.height == trust.height and not proof.handoffs and trust.header_hash != b""
     if not is_known and min(first.height, header.height) <= trust.height:
-        return _cannot_tell("the proof begins at or below the trusted height", header)
-    try:
-        if is_known and header.hash != trust.header_hash:
-            raise InvalidInputError("the header is not the trusted one of this height")
-        if is_known and header.validators_hash != trust.validators.hash:
-            return _cannot_tell("who signed the trusted header is not known here", header)
-        if not is_known:
-            _check_next(first, trust)
-        verify_finality(proof, trust.validators, trust.chain_id)
-        if not is_known:
-            check_times(first, trust, now_ms)
-            check_times(header, trust, now_ms)
-    except UnknownVersionError as error:
-        return _cannot_tell(str(error), header)
-    except InvalidInputError as error:
-        return Judgement(verdict=Verdict.WRONG, reason=str(error), header=header)
-    return _judge_times(header, trust, now_ms, max_age_ms)
+        raise CannotTellError("the proof begins at or below the trusted height")
+    if is_known and header.hash != trust.header_hash:
+        raise InvalidInputError("the header is not the trusted one of this height")
+    if is_known and header.validators_hash != trust.validators.hash:
+        raise CannotTellError("who signed the trusted header is not known here")
+    if not is_known:
+        _check_next(first, trust)
+    verify_finality(proof, trust.validators, trust.chain_id)
+    if not is_known:
+        check_times(first, trust, now_ms)
+        check_times(header, trust, now_ms)
+    return header
 
 
 def _check_next(header: Header, trust: TrustPoint) -> None:
@@ -228,23 +289,26 @@ def check_times(header: Header, trust: TrustPoint, now_ms: int) -> None:
         )
 
 
-def _judge_times(
-    header: Header, trust: TrustPoint, now_ms: int, max_age_ms: int | None
-) -> Judgement:
-    if max_age_ms is not None and now_ms - header.time_ms > max_age_ms:
-        return Judgement(
-            verdict=Verdict.TOO_OLD,
-            reason=f"the header is {now_ms - header.time_ms} ms old, at most {max_age_ms} ms asked",
-            header=header,
+def verify_age(time_ms: int, trusted: Trusted, *, now_ms: int, max_age_ms: int | None) -> None:
+    """Judge a header of `time_ms` that holds by `trusted`: raises TooOldError if it is more than
+    `max_age_ms` old, else ExpiredTrustError if the trust point is past its trusting period."""
+    if max_age_ms is not None and now_ms - time_ms > max_age_ms:
+        raise TooOldError(
+            "the header is too old",
+            expected=f"at most {format_span(max_age_ms)}",
+            got=format_span(now_ms - time_ms),
+            retry=True,
         )
-    if trust.is_expired(now_ms):
-        return Judgement(
-            verdict=Verdict.VALID_BUT_EXPIRED_TRUST,
-            reason=f"the trust point is {now_ms - trust.time_ms} ms old, "
-            f"the trusting period {trust.trusting_period_ms} ms",
-            header=header,
-        )
-    return Judgement(verdict=Verdict.VALID, reason="", header=header)
+    if isinstance(trusted, TrustPoint):
+        _check_trust(trusted, now_ms)
+
+
+def format_span(span_ms: int) -> str:
+    """A length of time in words, in the largest unit that it fills twice."""
+    for unit, unit_ms in (("days", DAY_MS), ("hours", 3_600_000), ("minutes", 60_000)):
+        if span_ms >= 2 * unit_ms:
+            return f"{span_ms // unit_ms} {unit}"
+    return f"{span_ms / 1000:g} s"
 
 
 def _cannot_tell(reason: str, header: Header | None = None) -> Judgement:
@@ -287,10 +351,10 @@ def verify_sequential(
 
 def _check_trust(trust: TrustPoint, now_ms: int) -> None:
     if trust.is_expired(now_ms):
-        raise InvalidInputError(
+        raise ExpiredTrustError(
             "the trust point is older than the trusting period; a newer one is needed",
-            expected=f"at most {trust.trusting_period_ms} ms",
-            got=f"{now_ms - trust.time_ms} ms",
+            expected=f"at most {format_span(trust.trusting_period_ms)}",
+            got=format_span(now_ms - trust.time_ms),
         )
 
 
@@ -349,7 +413,7 @@ class Bisection:
                 )
             _check_trust(self.trust, now_ms)
             return self._take((*self.waiting, block), now_ms)
-        except UnknownVersionError as error:
+        except CannotTellError as error:
             return _cannot_tell(str(error))
         except InvalidInputError as error:
             return Judgement(verdict=Verdict.WRONG, reason=str(error))

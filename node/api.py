@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from audit.answers import stream_json
 from audit.leaf import decode_stream_text
-from audit.stream import read_stream
+from audit.stream import stream_key
 from consensus.fork_proof import BETWEEN_MAX
 from did import handler as did_handler
 from did import resolver
@@ -327,11 +327,13 @@ class Api:
 
     # --- the audit log ---
 
-    async def audit_stream(self, stream: str) -> JsonObject:
-        stream_id, view = decode_stream_text(stream), self._view(None)
-        if read_stream(view, stream_id) is None:
+    async def audit_stream(self, stream: str, trusted_height: int = 0) -> JsonObject:
+        stream_id, view = decode_stream_text(stream), self._view(None, trusted_height)
+        key = stream_key(stream_id)
+        value, state_proof = view.prove(key)
+        if value is None:
             raise not_found("stream", got=stream)
-        return stream_json(view, stream_id)
+        return {**stream_json(view, stream_id), "proof": _proof(view, key, value, state_proof)}
 
     async def audit_submit(
         self, stream: str, leaves: Sequence[bytes], request_id: str | None

@@ -1,63 +1,63 @@
-"""Trust points: what a client knows beforehand, so that it need not believe a node.
+"""What a client knows beforehand, so that it need not believe a node: a trust point, and the time.
 
-A trust point is a chain id and a validator set. It comes from a genesis file that its user got
-from somewhere they trust; every check of a proof begins there.
+`node.light_trust` reads trust points from the files that users have; every check of a proof begins
+at one.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from genesis.document import GenesisDocument
-from ledger.errors import InvalidInputError, UsageError
-from ledger.finality import FinalityProof, verify_finality
+from ledger.block import Header
+from ledger.errors import InvalidInputError
+from ledger.finality import FinalityProof
+from ledger.light import TrustPoint, format_span, verify_trusted
 from ledger.state import verify_state_proof
-from ledger.validator_set import ValidatorSet
-from node.files import read_small
 from rpc.params import bytes_of_text
 
 GENESIS_BYTES_MAX = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrustPoint:
-    """Validators of chain `chain_id` that are trusted; `source` says where that comes from."""
+class Trust:
+    """A trust point, where it comes from, and when proofs are judged by it: at `at_ms` (Unix ms),
+    or whenever that is done."""
 
-    chain_id: str
-    validators: ValidatorSet
+    point: TrustPoint
     source: str
+    at_ms: int | None = None
+
+    @property
+    def chain_id(self) -> str:
+        return self.point.chain_id
 
     @property
     def text(self) -> str:
         """In words, for people."""
+        where = f"block {self.point.height}" if self.point.height else "genesis"
         return (
-            f"chain {self.chain_id}, {len(self.validators.validators)} validators from "
-            f"{self.source}"
+            f"chain {self.chain_id} from {where} on, "
+            f"{len(self.point.validators.validators)} validators from {self.source}, for "
+            f"{format_span(self.point.trusting_period_ms)}"
         )
 
+    def now_ms(self) -> int:
+        """The time at which to judge."""
+        return time.time_ns() // 1_000_000 if self.at_ms is None else self.at_ms
 
-def load_trust_point(path: Path) -> TrustPoint:
-    """Read a genesis file. Raises UsageError (missing, unreadable, no genesis file)."""
-    data = read_small(path, "trust file", GENESIS_BYTES_MAX)
-    try:
-        state = GenesisDocument.parse(data).to_state()
-    except InvalidInputError as error:
-        raise UsageError(
-            f"trust file {path} is not a genesis file: {error.message}",
-            expected=error.expected,
-            got=error.got,
-        ) from error
-    return TrustPoint(chain_id=state.chain_id, validators=state.validators, source=str(path))
+    def verify(self, proof: FinalityProof) -> Header:
+        """See `ledger.light.verify_trusted`."""
+        return verify_trusted(proof, self.point, self.chain_id, now_ms=self.now_ms())
 
 
-def verify_row(trust: TrustPoint, proof: object, key: bytes) -> tuple[bytes | None, list[str]]:
+def verify_row(trust: Trust, proof: object, key: bytes) -> tuple[bytes | None, list[str]]:
     """Check an RPC `proof` member about state row `key`. Returns the row (None: absent), now
     trusted, and the steps in words. Raises InvalidInputError."""
     if not isinstance(proof, dict):
         raise InvalidInputError("answer has no proof", got=type(proof).__name__)
     finality = FinalityProof.decode(_blob(proof, "finality"))
-    header = verify_finality(finality, trust.validators, trust.chain_id)
+    header = trust.verify(finality)
     value = None if proof.get("value") is None else _blob(proof, "value")
     verify_state_proof(header.state_root, key, value, _blob(proof, "state_proof"))
     steps = [

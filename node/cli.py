@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 a check failed or the network refused; 2 wrong usage or a missing file;
 3 no answer from the node; 4 a write failed or the store is damaged; 5 a light client found an
-attack; 6 the node must be upgraded; 130 interrupted.
+attack; 6 the node must be upgraded; 7 to 9 verdicts (`node.cli_trust`); 130 interrupted.
 Every command takes `--json`: one JSON object on the last line of standard output; those that keep
 running print it when they are up.
 """
@@ -17,9 +17,11 @@ from typing import Any
 
 import click
 
-from ledger.errors import DurabilityError, UsageError, ZynkError
+from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
+from ledger.light import verdict_of
 from ledger.upgrade import UpgradeNeeded
 from node.cli_output import print_error
+from node.cli_trust import EXIT_BY_VERDICT
 from node.light_follow import AttackFound
 from rpc.errors import RpcConnectionError
 
@@ -113,6 +115,9 @@ def main() -> None:
     except UsageError as error:
         print_error(error)
         sys.exit(EXIT_USAGE)
+    except InvalidInputError as error:
+        print_error(error)
+        sys.exit(EXIT_BY_VERDICT[verdict_of(error)])
     except ZynkError as error:
         print_error(error)
         sys.exit(EXIT_REFUSED)

@@ -31,7 +31,7 @@ from node.anchor_client import (
     submit_files,
     wait_receipted,
 )
-from node.checkpoint import TrustPoint, load_trust_point
+from node.checkpoint import Trust
 from node.cli_keys import load_key_file, load_key_files, read_account_text
 from node.cli_output import (
     ask_node,
@@ -42,6 +42,16 @@ from node.cli_output import (
     show,
     show_steps,
     show_table,
+)
+from node.cli_trust import (
+    ANY_AGE,
+    age_option,
+    at_option,
+    conclude,
+    header_rpc_option,
+    load_trust,
+    load_trust_if,
+    period_option,
     trust_option,
 )
 from node.cli_tx import format_ms, key_option, result_rows
@@ -188,7 +198,7 @@ def audit_anchor(
     checked before it is written."""
     began = time.monotonic()
     read_option(decode_stream_text, stream)
-    trust = None if trust_path is None else load_trust_point(trust_path)
+    trust = load_trust_if(trust_path, rpc_url)
     target_by_path = _receipt_paths(paths, receipt_folder)
     with progress_bar("hashing", sum(path.stat().st_size for path in paths), "bytes") as advance:
         files = hash_files(paths, stream, function, advance)
@@ -262,6 +272,8 @@ def audit_receipt(leaf: str, out: Path | None, rpc_url: str, as_json: bool) -> N
 @click.argument("path", type=FILE)
 @click.option("--receipt", "receipt_path", type=FILE, help="Default: PATH.zreceipt.")
 @trust_option(required=True)
+@period_option
+@header_rpc_option
 @click.option("--stream", help="The stream it must be in.")
 @click.option("--salt", metavar="HEX", help="The salt, if the leaf is salted.")
 @click.option(
@@ -270,21 +282,28 @@ def audit_receipt(leaf: str, out: Path | None, rpc_url: str, as_json: bool) -> N
     type=click.Choice([SHA2_256, SHA2_512, SHA3_256]),
     help="Default: what the receipt names.",
 )
-@click.option("--max-age", type=click.FloatRange(min=0), metavar="SECONDS", help="No older.")
+@age_option("--max-age", ANY_AGE, "the block that proves the log")
+@at_option
 @json_option
 def audit_verify(
     path: Path,
     receipt_path: Path | None,
     trust_path: Path,
+    trusting_period_s: int | None,
+    rpc_url: str | None,
     stream: str | None,
     salt: str | None,
     function: str | None,
-    max_age: float | None,
+    max_age: int | None,
+    at_ms: int | None,
     as_json: bool,
 ) -> None:
-    """Check offline that a file is in the log, step by step in words. Exits with 0 only if all
-    steps hold."""
-    trust = load_trust_point(trust_path)
+    """Check offline that a file is in the log, step by step in words.
+
+    Exit codes: 0 valid, 1 wrong, 7 valid but the trust point is past its trusting period, 8 too
+    old, 9 it can not be told.
+    """
+    trust = load_trust(trust_path, rpc_url, trusting_period_s=trusting_period_s, at_ms=at_ms)
     encoded = read_small(
         receipt_path or path.with_name(path.name + RECEIPT_SUFFIX), "receipt", 3 * RECEIPT_BYTES_MAX
     )
@@ -294,16 +313,14 @@ def audit_verify(
     verdict = verify_receipt(
         encoded,
         multihash=multihash,
-        trusted=trust.validators,
+        trusted=trust.point,
         chain_id=trust.chain_id,
         salt=_read_salt(salt),
         stream=None if stream is None else read_option(decode_stream_text, stream),
-        max_age_ms=None if max_age is None else int(max_age * 1000),
-        now_ms=int(time.time() * 1000),
+        max_age_ms=max_age,
+        now_ms=trust.now_ms(),
     )
     _show_verdict(as_json, verdict, path, trust)
-    if not verdict.is_ok:
-        raise click.exceptions.Exit(1)
 
 
 @audit.command("status")
@@ -370,11 +387,15 @@ def _receipt_paths(paths: Sequence[Path], folder: Path | None) -> dict[Path, Pat
     return targets
 
 
-def _require_holds(receipt: bytes, item: HashedFile, trust: TrustPoint) -> None:
+def _require_holds(receipt: bytes, item: HashedFile, trust: Trust) -> None:
     verdict = verify_receipt(
-        receipt, multihash=item.multihash, trusted=trust.validators, chain_id=trust.chain_id
+        receipt,
+        multihash=item.multihash,
+        trusted=trust.point,
+        chain_id=trust.chain_id,
+        now_ms=trust.now_ms(),
     )
-    if not verdict.is_ok:
+    if not verdict.is_right:
         raise InvalidInputError(f"the receipt of {item.path} does not hold", got=verdict.reason)
 
 
@@ -397,18 +418,17 @@ def _show_anchored(as_json: bool, data: dict[str, Any], found: list[dict[str, An
         click.echo("Check one offline: zynk audit verify FILE --trust genesis.json")
 
 
-def _show_verdict(as_json: bool, verdict: Verdict, path: Path, trust: TrustPoint) -> None:
+def _show_verdict(as_json: bool, verdict: Verdict, path: Path, trust: Trust) -> None:
     if as_json:
         click.echo(json.dumps({"path": str(path), **verdict.to_json()}))
-        return
-    show_steps([(True, f"Trusted: {trust.text}.")])
-    show_steps([(step.is_ok, step.text) for step in verdict.steps])
-    if verdict.is_ok and verdict.receipt is not None:
-        anchor = verdict.receipt.anchor
-        when = format_ms(anchor.time_ms)
-        click.echo(f"VERIFIED: {path} is in the log since block {anchor.height}, {when}")
     else:
-        click.echo(f"NOT VERIFIED: {path}")
+        show_steps([(True, f"Trusted: {trust.text}.")])
+        show_steps([(step.is_ok, step.text) for step in verdict.steps])
+    what = str(path)
+    if verdict.is_right and verdict.receipt is not None:
+        anchor = verdict.receipt.anchor
+        what += f" is in the log since block {anchor.height}, {format_ms(anchor.time_ms)}"
+    conclude(verdict.worth, [what], as_json=as_json)
 
 
 def _function_of(encoded: bytes) -> str:

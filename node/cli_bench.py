@@ -14,8 +14,8 @@ from rich.progress import Progress
 from ledger.errors import UsageError
 from node.bench import Network, measure_finality, measure_throughput
 from node.bench_resolve import Target, measure_resolve
-from node.checkpoint import load_trust_point
-from node.cli_output import json_option, rpc_option, run_async, show, trust_option
+from node.cli_output import json_option, rpc_option, run_async, show
+from node.cli_trust import load_trust, trust_option
 from node.key_options import ask_passphrase
 from node.keys import load_key
 
@@ -108,11 +108,12 @@ def throughput(
 @json_option
 def resolve(rpc_url: str, trust_path: Path, dids_path: Path, seconds: float, as_json: bool) -> None:
     """DID resolves a second over HTTP, plain and with proof, and the latency at half of that."""
-    trust = load_trust_point(trust_path)
+    trust = load_trust(trust_path, rpc_url)
     dids = dids_path.read_text().split()
     if not dids:
         raise UsageError("no DID to ask for", expected="one a line", got=str(dids_path))
-    target = Target(url=rpc_url, dids=dids, chain_id=trust.chain_id, trusted=trust.validators)
+    trusted = trust.point.validators
+    target = Target(url=rpc_url, dids=dids, chain_id=trust.chain_id, trusted=trusted)
     result = _run(
         f"three loads of {seconds:g} s",
         as_json,

@@ -18,9 +18,9 @@ from did.multikey import encode_hash, encode_multikey
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
 from node import identity
-from node.checkpoint import load_trust_point
 from node.cli_keys import load_key_file, load_key_files, read_account_text
-from node.cli_output import ask_node, json_option, rpc_option, trust_option
+from node.cli_output import ask_node, json_option, rpc_option
+from node.cli_trust import load_trust_if, trust_option
 from node.cli_tx import key_option
 from node.did_options import (
     Future,
@@ -275,7 +275,7 @@ def _load(
     rpc_url: str, key_path: Path, did_text: str, trust_path: Path | None
 ) -> tuple[KeyPair, identity.DidLog]:
     payer = load_key_file(key_path)
-    trust = None if trust_path is None else load_trust_point(trust_path)
+    trust = load_trust_if(trust_path, rpc_url)
     return payer, ask_node(rpc_url, lambda client: identity.fetch_log(client, did_text, trust))
 
 

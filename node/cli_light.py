@@ -15,6 +15,7 @@ import click
 from ledger.errors import UsageError
 from ledger.light import Verdict
 from node.cli_output import json_option, run_async
+from node.cli_trust import EXIT_BY_VERDICT
 from node.config import LogSettings
 from node.light_api import LightApi
 from node.light_ask import Asker
@@ -61,7 +62,11 @@ PERIOD_CHECK_S = 600.0
     type=click.IntRange(min=1),
     help="Seconds; must be shorter than the chain's unbonding time. Default: 2/3 of that.",
 )
-@click.option("--once", is_flag=True, help="One round, then exit: 0 only if the head is verified.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="One round, then exit: 0 only if the head is verified, else as its verdict.",
+)
 @json_option
 def light(
     trust_path: Path,
@@ -129,7 +134,7 @@ async def _run(
         asker, checked_at = Asker(follower), time.monotonic()
         await asker.check_trusting_period()
         if once:
-            return 0 if judgement.verdict is Verdict.VALID else 1
+            return EXIT_BY_VERDICT[judgement.verdict]
         if config is not None:
             server = RpcServer(LightApi(follower), config)
             port = await server.start()

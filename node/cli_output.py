@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -48,18 +47,6 @@ def rpc_option(command: F) -> F:
         show_default=True,
         help="A node's RPC address (or ZYNK_RPC).",
     )(command)
-
-
-def trust_option(*, required: bool) -> Callable[[F], F]:
-    """Adds `--trust FILE`."""
-    return click.option(
-        "--trust",
-        "trust_path",
-        envvar="ZYNK_TRUST",
-        required=required,
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="The network's genesis file: whose signatures count (or ZYNK_TRUST).",
-    )
 
 
 def show(as_json: bool, data: Mapping[str, Any], rows: Sequence[tuple[str, object]]) -> None:

@@ -25,7 +25,7 @@ from ledger.codec import U64_MAX
 from ledger.ed25519 import is_valid_signature
 from ledger.errors import InvalidInputError, UsageError
 from ledger.tx import TX_BYTES_MAX, Message, Tx
-from node.checkpoint import TrustPoint, load_trust_point, verify_row
+from node.checkpoint import Trust, verify_row
 from node.cli_keys import KEY_PATH, load_key_file, read_account_text
 from node.cli_output import (
     ask_node,
@@ -33,8 +33,8 @@ from node.cli_output import (
     rpc_option,
     show,
     show_steps,
-    trust_option,
 )
+from node.cli_trust import load_trust_if, trust_option
 from node.files import read_small
 from node.wallet import TxFailedError, Wallet
 from rpc.client import RpcClient
@@ -179,9 +179,14 @@ def tx_account(account: str, trust_path: Path | None, rpc_url: str, as_json: boo
     """An account's balance. ACCOUNT is z6Mk..., hex or a key file. With --trust the node's proof
     is checked, so that its word doesn't count."""
     account_id = read_account_text(account)
-    trust = None if trust_path is None else load_trust_point(trust_path)
+    trust = load_trust_if(trust_path, rpc_url)
     answer = ask_node(
-        rpc_url, lambda client: client.call("chain_account", account=account_id.hex())
+        rpc_url,
+        lambda client: client.call(
+            "chain_account",
+            account=account_id.hex(),
+            trusted_height=0 if trust is None else trust.point.height,
+        ),
     )
     balance, nonce = int(answer["balance"]), int(answer["nonce"])
     steps = None if trust is None else _verify_account(trust, account_id, answer)
@@ -231,7 +236,7 @@ def format_ms(time_ms: int) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _verify_account(trust: TrustPoint, account_id: bytes, answer: dict[str, Any]) -> list[str]:
+def _verify_account(trust: Trust, account_id: bytes, answer: dict[str, Any]) -> list[str]:
     row, steps = verify_row(trust, answer["proof"], account_key(account_id))
     proven = EMPTY_ACCOUNT if row is None else Account.decode(row)
     shown = Account(int(answer["balance"]), int(answer["nonce"]))

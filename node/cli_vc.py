@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from audit.leaf import decode_stream_text
+from audit.leaf import decode_stream_text, encode_stream_text
 from audit.receipt import RECEIPT_BYTES_MAX, RECEIPT_SUFFIX
+from audit.verify import decode_any_receipt
 from did import strict_json
 from did.credential import complete_credential, read_issuer
 from did.data_integrity import DOCUMENT_BYTES_MAX, JCS, SUITES, decode_document
@@ -21,7 +21,7 @@ from did.syntax import decode_did
 from did.verify import ANSWER_BYTES_MAX
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
-from node.checkpoint import TrustPoint, load_trust_point
+from node.checkpoint import Trust
 from node.cli_audit import FILE
 from node.cli_keys import KEY_PATH, load_key_file
 from node.cli_output import (
@@ -32,6 +32,15 @@ from node.cli_output import (
     rpc_option,
     show,
     show_steps,
+)
+from node.cli_trust import (
+    EXIT_BY_VERDICT,
+    age_option,
+    at_option,
+    conclude,
+    load_trust,
+    load_trust_if,
+    period_option,
     trust_option,
 )
 from node.files import locked, read_small, replace_file
@@ -40,9 +49,11 @@ from node.vc_check import CredentialVerdict, StatusEvidence, check_credential
 from node.vc_issue import (
     ANSWER_SUFFIX,
     LOCK_SUFFIX,
+    STREAM_SUFFIX,
     Issuer,
     anchor_bytes,
     beside,
+    fetch_stream,
     find_issuer,
     list_id_of,
     make_list,
@@ -53,7 +64,12 @@ from node.vc_issue import (
     write_json,
 )
 from rpc.client import RpcClient
+from rpc.errors import RpcError
 
+ANSWER_AGE_S = str(30 * 24 * 3600)
+LIST_AGE_S = str(7 * 24 * 3600)
+"""As long as a certificate authority may leave a revocation list unchanged (CA/Browser Forum
+Baseline Requirements 4.9.7)."""
 OUT = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -247,7 +263,14 @@ def vc_revoke(
 @vc.command("verify")
 @click.argument("path", metavar="CREDENTIAL", type=FILE)
 @trust_option(required=True)
-@click.option("--rpc", "rpc_url", metavar="URL", help="Ask this node about the issuer, now.")
+@period_option
+@click.option(
+    "--rpc",
+    "rpc_url",
+    metavar="URL",
+    help="Ask this node, now: about the issuer, whose stream the list is anchored in, and the "
+    "header of a trust point file.",
+)
 @click.option(
     "--answer",
     "answer_paths",
@@ -257,42 +280,44 @@ def vc_revoke(
 )
 @click.option("--status-list", "list_path", type=FILE, help="The list that its status is in.")
 @click.option("--status-receipt", "receipt_path", type=FILE, help="Default: LIST.zreceipt.")
-@click.option("--max-age", type=click.FloatRange(min=0), metavar="SECONDS", help="No older answer.")
-@click.option(
-    "--status-max-age", type=click.FloatRange(min=0), metavar="SECONDS", help="No older list."
-)
+@age_option("--max-age", ANSWER_AGE_S, "the newest answer about the issuer")
+@age_option("--status-max-age", LIST_AGE_S, "the signature of the status list")
+@at_option
 @json_option
 def vc_verify(
     path: Path,
     trust_path: Path,
+    trusting_period_s: int | None,
     rpc_url: str | None,
     answer_paths: tuple[Path, ...],
     list_path: Path | None,
     receipt_path: Path | None,
-    max_age: float | None,
-    status_max_age: float | None,
+    max_age: int | None,
+    status_max_age: int | None,
+    at_ms: int | None,
     as_json: bool,
 ) -> None:
-    """Check a credential step by step: offline with the answers beside it, or with a node's. Exits
-    with 0 only if all steps hold."""
-    trust = load_trust_point(trust_path)
+    """Check a credential step by step: offline with the answers beside it, or with a node's.
+
+    Exit codes: 0 valid, 1 wrong or revoked, 7 valid but the trust point is past its trusting
+    period, 8 too old, 9 it can not be told.
+    """
+    trust = load_trust(trust_path, rpc_url, trusting_period_s=trusting_period_s, at_ms=at_ms)
     credential = decode_document(read_small(path, "credential", DOCUMENT_BYTES_MAX))
     found = [beside(p, ANSWER_SUFFIX) for p in (path, list_path) if p is not None]
     files = [*answer_paths, *(p for p in found if p.exists())]
     answers = [decode_history_answer(read_small(p, "answer file", ANSWER_BYTES_MAX)) for p in files]
     if rpc_url is not None:
         answers.append(_ask_history(rpc_url, credential, trust))
+    status = _read_status(list_path, receipt_path, status_max_age, rpc_url, trust)
     verdict = check_credential(
         credential,
         answers=answers,
         trust=trust,
-        now_ms=int(time.time() * 1000),
-        status=_read_status(list_path, receipt_path, status_max_age),
-        max_age_ms=_to_ms(max_age),
+        status=status,
+        max_age_ms=max_age,
     )
     _show_verdict(as_json, verdict, path, trust)
-    if not verdict.verdict.is_ok:
-        raise click.exceptions.Exit(1)
 
 
 # --- parts ---
@@ -315,7 +340,7 @@ def _complete(
 
 def _find_issuer(rpc_url: str, did: str, key: KeyPair, trust_path: Path | None) -> Issuer:
     read_option(decode_did, did)
-    trust = None if trust_path is None else load_trust_point(trust_path)
+    trust = load_trust_if(trust_path, rpc_url)
     return ask_node(rpc_url, lambda client: find_issuer(client, did, key, trust))
 
 
@@ -331,13 +356,15 @@ def _publish(
     """Anchor the new list, and only then replace the old one and what is beside it. Between the
     three files a crash leaves a list that does not verify; the same command again mends it."""
     data = strict_json.encode(status_list)
-    trust = None if trust_path is None else load_trust_point(trust_path)
+    trust = load_trust_if(trust_path, rpc_url)
 
-    async def work(client: RpcClient) -> bytes:
-        return await anchor_bytes(client, data, stream, timeout_s=timeout_s, trust=trust)
+    async def work(client: RpcClient) -> tuple[dict[str, Any], bytes]:
+        found = await fetch_stream(client, stream, issuer.did, trust)
+        return found, await anchor_bytes(client, data, stream, timeout_s=timeout_s, trust=trust)
 
-    receipt = ask_node(rpc_url, work)
+    owned, receipt = ask_node(rpc_url, work)
     write_json(beside(path, ANSWER_SUFFIX), issuer.answer)
+    write_json(beside(path, STREAM_SUFFIX), owned)
     replace_file(beside(path, RECEIPT_SUFFIX), receipt)
     replace_file(path, data)
 
@@ -358,38 +385,64 @@ def _index_in(path: Path, status_list: Mapping[str, Any]) -> int:
     return entry.index
 
 
-def _ask_history(rpc_url: str, credential: Mapping[str, Any], trust: TrustPoint) -> dict[str, Any]:
+def _ask_history(rpc_url: str, credential: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
     issuer = read_issuer(credential)
     decode_did(issuer)
-    log = ask_node(rpc_url, lambda client: fetch_log(client, issuer, trust))
+    height = trust.point.height
+    log = ask_node(rpc_url, lambda client: fetch_log(client, issuer, trust, trusted_height=height))
     return log.to_answer()
 
 
 def _read_status(
-    list_path: Path | None, receipt_path: Path | None, max_age: float | None
+    list_path: Path | None,
+    receipt_path: Path | None,
+    max_age_ms: int | None,
+    rpc_url: str | None,
+    trust: Trust,
 ) -> StatusEvidence | None:
     if list_path is None:
         return None
+    receipt = read_small(
+        receipt_path or beside(list_path, RECEIPT_SUFFIX), "receipt", 3 * RECEIPT_BYTES_MAX
+    )
+    stream_path = beside(list_path, STREAM_SUFFIX)
+    stream = None if rpc_url is None else _ask_stream(rpc_url, receipt, trust)
+    if stream is None and stream_path.exists():
+        data = read_small(stream_path, "answer about the stream", ANSWER_BYTES_MAX)
+        stream = strict_json.decode(data, bytes_max=ANSWER_BYTES_MAX)
+        if type(stream) is not dict:
+            raise InvalidInputError("answer about the stream is malformed", expected="an object")
     return StatusEvidence(
-        status_list=read_list(list_path),
-        receipt=read_small(
-            receipt_path or beside(list_path, RECEIPT_SUFFIX), "receipt", 3 * RECEIPT_BYTES_MAX
-        ),
-        age_max_ms=_to_ms(max_age),
+        status_list=read_list(list_path), receipt=receipt, stream=stream, age_max_ms=max_age_ms
     )
 
 
-def _to_ms(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds * 1000)
+def _ask_stream(rpc_url: str, receipt: bytes, trust: Trust) -> dict[str, Any] | None:
+    """Of the stream that the receipt names; None if the receipt can not be read, which the verdict
+    tells, or the node does not say."""
+    try:
+        stream = encode_stream_text(decode_any_receipt(receipt).leaf.stream)
+    except InvalidInputError:
+        return None
+    height = trust.point.height
+    try:
+        found: dict[str, Any] = ask_node(
+            rpc_url,
+            lambda client: client.call("audit_stream", stream=stream, trusted_height=height),
+        )
+    except RpcError:
+        return None
+    return found
 
 
-def _show_verdict(as_json: bool, found: CredentialVerdict, path: Path, trust: TrustPoint) -> None:
+def _show_verdict(as_json: bool, found: CredentialVerdict, path: Path, trust: Trust) -> None:
+    worth = found.verdict.worth
     if as_json:
         click.echo(json.dumps({"path": str(path), **found.to_json()}))
-        return
-    show_steps([(True, f"Trusted: {trust.text}.")])
-    show_steps([(step.is_ok, step.text) for step in found.verdict.steps])
-    if found.is_revoked:
-        click.echo(f"REVOKED: {path}")
     else:
-        click.echo(f"{'VERIFIED' if found.verdict.is_ok else 'NOT VERIFIED'}: {path}")
+        show_steps([(True, f"Trusted: {trust.text}.")])
+        show_steps([(step.is_ok, step.text) for step in found.verdict.steps])
+        if found.is_revoked:
+            click.echo(f"REVOKED: {path}")
+            raise click.exceptions.Exit(EXIT_BY_VERDICT[worth])
+    conclude(worth, [str(path)], as_json=as_json)

@@ -22,7 +22,7 @@ from did.verify import verify_proof
 from did.verify_history import compute_nullified, verify_history
 from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
-from node.checkpoint import TrustPoint
+from node.checkpoint import Trust
 from node.cli_output import read_option
 
 PAGE = 100
@@ -121,11 +121,14 @@ class DidLog:
         )
 
 
-async def fetch_log(client: Caller, did: str, trust: TrustPoint | None) -> DidLog:
-    """Ask for the whole history. Raises InvalidInputError (nothing there, altered), RpcError."""
+async def fetch_log(
+    client: Caller, did: str, trust: Trust | None, *, trusted_height: int = 0
+) -> DidLog:
+    """Ask for the whole history, proven from `trusted_height` (0: genesis, which does for whoever
+    is shown it later). Raises InvalidInputError (nothing there, altered), RpcError."""
     read_option(decode_did, did)
     for _ in range(TRIES_MAX):
-        pages = await _fetch_pages(client, did)
+        pages = await _fetch_pages(client, did, trusted_height)
         records = [_read_record(page, did, trust) for page in pages]
         record, steps = records[0]
         if record is None:
@@ -136,11 +139,13 @@ async def fetch_log(client: Caller, did: str, trust: TrustPoint | None) -> DidLo
     raise InvalidInputError("the DID changes while its history is read", retry=True)
 
 
-async def _fetch_pages(client: Caller, did: str) -> list[dict[str, Any]]:
+async def _fetch_pages(client: Caller, did: str, trusted_height: int) -> list[dict[str, Any]]:
     pages: list[dict[str, Any]] = []
     cursor: int | None = 0
     while cursor is not None:
-        page = await client.call("did_history", did=did, cursor=cursor, limit=PAGE)
+        page = await client.call(
+            "did_history", did=did, cursor=cursor, limit=PAGE, trusted_height=trusted_height
+        )
         pages.append(page)
         after = page["nextCursor"]
         cursor = after if after is None or after > cursor else None
@@ -148,17 +153,17 @@ async def _fetch_pages(client: Caller, did: str) -> list[dict[str, Any]]:
 
 
 def _read_record(
-    page: Mapping[str, Any], did: str, trust: TrustPoint | None
+    page: Mapping[str, Any], did: str, trust: Trust | None
 ) -> tuple[Record | None, tuple[str, ...]]:
     proof = page["proof"]
     if trust is not None:
         _, record, steps = verify_proof(
             proof,
             did=did,
-            trusted=trust.validators,
+            trusted=trust.point,
             chain_id=trust.chain_id,
             max_age_ms=None,
-            now_ms=None,
+            now_ms=trust.now_ms(),
         )
         return record, tuple(steps)
     if proof["record"] is None:

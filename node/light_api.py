@@ -509,7 +509,7 @@ class LightApi:
     def did_operations(self, height: int) -> Sequence[JsonObject]:
         return ()
 
-    async def audit_stream(self, stream: str) -> JsonObject:
+    async def audit_stream(self, stream: str, trusted_height: int = 0) -> JsonObject:
         _refuse("audit_stream")
 
     async def audit_submit(

@@ -1,34 +1,37 @@
-"""What `zynk light` trusts: the file it is given at first, and the small file it keeps.
+"""Files that say whom to trust (`--trust` of all commands), and the one that `zynk light` keeps.
 
-The first trust comes from a genesis file, or from a trust point, which names a header by its hash:
+Trust comes from a genesis file, or from a trust point, which names a header by its hash:
 
     {"type": "zynk-trust-point/1", "chain_id": text, "height": integer, "header_hash": hex of 32 B}
 
 The kept file is replaced whole and synced after each verified head, so that a restart goes on from
-there: ["zynk-light/1", chain_id, root, height, time_ms, header_hash, validator_set bin], where
-`root` is the genesis hash or the trust point's header hash: whoever changes the trust file begins
-anew.
+there: ["zynk-light/2", chain_id, root, height, time_ms, header_hash, validator_set bin,
+trusting_period_ms], where `root` is the genesis hash or the trust point's header hash: whoever
+changes the trust file begins anew. It can be trusted itself, and needs no node then: it has the
+validators that a trust point file leaves out.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genesis.document import GenesisDocument
 from ledger import codec
 from ledger.errors import InvalidInputError, UsageError
 from ledger.light import TrustPoint
+from ledger.tx import CHAIN_ID_MAX
 from ledger.validator_set import VALIDATOR_SET_BYTES_MAX, ValidatorSet
 from node.checkpoint import GENESIS_BYTES_MAX
 from node.files import read_small, replace_file
 
 TRUST_POINT_TYPE = "zynk-trust-point/1"
-STATE_TAG = "zynk-light/1"
+STATE_TAG = "zynk-light/2"
 STATE_BYTES_MAX = VALIDATOR_SET_BYTES_MAX + 1024
 TRUSTING_PERIOD_DEFAULT_MS = 14 * 24 * 3600 * 1000
+_STATE_START = codec.encode([STATE_TAG] + [0] * 7)[: 2 + len(STATE_TAG)]
 _TRUST_POINT_MEMBERS = {"type", "chain_id", "height", "header_hash"}
 
 
@@ -44,9 +47,11 @@ class TrustRoot:
 
 
 def load_trust_root(path: Path, trusting_period_ms: int | None) -> TrustRoot:
-    """Read a genesis file or a trust point. Without `trusting_period_ms` it is 2/3 of the genesis
-    file's unbonding time, or 14 days. Raises UsageError."""
+    """Read a genesis file, a trust point or a kept file. Without `trusting_period_ms` it is 2/3 of
+    the genesis file's unbonding time, 14 days, or what is kept. Raises UsageError."""
     data = read_small(path, "trust file", GENESIS_BYTES_MAX)
+    if data.startswith(_STATE_START):
+        return _root_at(_read_state(data, path)[1], trusting_period_ms)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -57,7 +62,7 @@ def load_trust_root(path: Path, trusting_period_ms: int | None) -> TrustRoot:
         state = GenesisDocument.parse(data).to_state()
     except InvalidInputError as error:
         raise UsageError(
-            f"{path} is neither a genesis file nor a trust point: {error.message}",
+            f"{path} is no genesis file, trust point or state of zynk light: {error.message}",
             expected=error.expected,
             got=error.got,
         ) from error
@@ -110,6 +115,17 @@ def _read_trust_point(value: dict[str, object], trusting_period_ms: int) -> Trus
     )
 
 
+def _root_at(point: TrustPoint, trusting_period_ms: int | None) -> TrustRoot:
+    period_ms = trusting_period_ms or point.trusting_period_ms
+    return TrustRoot(
+        chain_id=point.chain_id,
+        root=point.header_hash,
+        height=point.height,
+        trusting_period_ms=period_ms,
+        point=replace(point, trusting_period_ms=period_ms),
+    )
+
+
 def save_trust(path: Path, root: TrustRoot, point: TrustPoint) -> None:
     """Replace the kept file, synced. Raises DurabilityError."""
     data = codec.encode(
@@ -121,6 +137,7 @@ def save_trust(path: Path, root: TrustRoot, point: TrustPoint) -> None:
             point.time_ms,
             point.header_hash,
             point.validators.encoded,
+            point.trusting_period_ms,
         ]
     )
     replace_file(path, data)
@@ -131,28 +148,38 @@ def load_trust(path: Path, root: TrustRoot) -> TrustPoint | None:
     Raises UsageError for a file that is damaged or of another root."""
     if not path.exists():
         return root.point
+    kept_root, point = _read_state(read_small(path, "light state", STATE_BYTES_MAX), path)
+    if (point.chain_id, kept_root) != (root.chain_id, root.root):
+        raise _unusable(path, InvalidInputError("it belongs to another trust file"))
+    return replace(point, trusting_period_ms=root.trusting_period_ms)
+
+
+def _read_state(data: bytes, path: Path) -> tuple[bytes, TrustPoint]:
+    """(its root, the point that is kept). Raises UsageError."""
     try:
-        value = codec.decode(
-            read_small(path, "light state", STATE_BYTES_MAX), bytes_max=STATE_BYTES_MAX
+        value = codec.decode(data, bytes_max=STATE_BYTES_MAX)
+        tag, chain_id, root, height, time_ms, header_hash, validators, period_ms = codec.read_array(
+            value, 8, "light state"
         )
-        tag, chain_id, kept_root, height, time_ms, header_hash, validators = codec.read_array(
-            value, 7, "light state"
-        )
-        if tag != STATE_TAG or chain_id != root.chain_id or kept_root != root.root:
-            raise InvalidInputError("it belongs to another trust file", got=repr(chain_id)[:80])
-        return TrustPoint(
-            chain_id=root.chain_id,
+        if tag != STATE_TAG:
+            raise InvalidInputError("it is of another version", expected=STATE_TAG)
+        return codec.read_bytes(root, "root", length=32), TrustPoint(
+            chain_id=codec.read_str(chain_id, "chain id", CHAIN_ID_MAX),
             height=codec.read_int(height, "height"),
             time_ms=codec.read_int(time_ms, "time"),
             validators=ValidatorSet.decode(
                 codec.read_bytes(validators, "validator set", maximum=VALIDATOR_SET_BYTES_MAX)
             ),
-            trusting_period_ms=root.trusting_period_ms,
+            trusting_period_ms=codec.read_int(period_ms, "trusting period"),
             header_hash=codec.read_bytes(header_hash, "header hash", length=32),
         )
     except InvalidInputError as error:
-        raise UsageError(
-            f"the kept light state can not be used: {error.message}; remove {path} to begin anew",
-            expected=error.expected,
-            got=error.got,
-        ) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: InvalidInputError) -> UsageError:
+    return UsageError(
+        f"the kept light state can not be used: {error.message}; remove {path} to begin anew",
+        expected=error.expected,
+        got=error.got,
+    )

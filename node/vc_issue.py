@@ -6,6 +6,7 @@ on. Beside a status list LIST there are:
 
     LIST.zanswer    the issuer's proven history, as of the block that the list was signed at
     LIST.zreceipt   the audit receipt of the list's bytes, which are its RFC 8785 form
+    LIST.zstream    the proven answer that the receipt's stream is the issuer's
     LIST.taken      the entries given to credentials so far, as an encodedList
     LIST.lock       held by whoever changes the others
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.leaf import decode_stream_text, encode_leaves, hash_chunks
+from audit.stream import StreamRecord, stream_key
 from audit.verify import verify_receipt
 from did import strict_json
 from did.credential import complete_credential, list_credential, read_issuer
@@ -52,13 +54,14 @@ from node.anchor_client import (
     submit_files,
     wait_receipted,
 )
-from node.checkpoint import TrustPoint
+from node.checkpoint import Trust, verify_row
 from node.files import read_small, replace_file
 from node.identity import Caller, DidLog, fetch_log
 
 ANSWER_SUFFIX = ".zanswer"
 TAKEN_SUFFIX = ".taken"
 LOCK_SUFFIX = ".lock"
+STREAM_SUFFIX = ".zstream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ class Issuer:
         )
 
 
-async def find_issuer(client: Caller, did: str, key: KeyPair, trust: TrustPoint | None) -> Issuer:
+async def find_issuer(client: Caller, did: str, key: KeyPair, trust: Trust | None) -> Issuer:
     """Look the key up in the DID's current document. Raises UsageError if it is not listed there
     for assertions, InvalidInputError, RpcError."""
     log = await fetch_log(client, did, trust)
@@ -195,8 +198,23 @@ def verify_list_size(bits_count: int) -> None:
         )
 
 
+async def fetch_stream(
+    client: Caller, stream: str, issuer: str, trust: Trust | None
+) -> dict[str, Any]:
+    """The answer about a stream that is the issuer's, checked if there is a trust point. Raises
+    UsageError if it is somebody else's, InvalidInputError, RpcError."""
+    answer: dict[str, Any] = await client.call("audit_stream", stream=stream)
+    owner = answer["owner"]
+    if trust is not None:
+        row, _ = verify_row(trust, answer["proof"], stream_key(decode_stream_text(stream)))
+        owner = "nobody" if row is None else StreamRecord.decode(row).owner
+    if owner != issuer:
+        raise UsageError("the stream is not the issuer's", expected=issuer, got=str(owner)[:120])
+    return answer
+
+
 async def anchor_bytes(
-    client: BatchCaller, data: bytes, stream: str, *, timeout_s: float, trust: TrustPoint | None
+    client: BatchCaller, data: bytes, stream: str, *, timeout_s: float, trust: Trust | None
 ) -> bytes:
     """Anchor the hash of `data`; its receipt's wire bytes, checked if there is a trust point.
     Raises ZynkError (rejected, no time left), RpcError."""
@@ -210,9 +228,13 @@ async def anchor_bytes(
     receipt = (await fetch_receipts(client, [leaf], progress=_ignore))[leaf]
     if trust is not None:
         verdict = verify_receipt(
-            receipt, multihash=multihash, trusted=trust.validators, chain_id=trust.chain_id
+            receipt,
+            multihash=multihash,
+            trusted=trust.point,
+            chain_id=trust.chain_id,
+            now_ms=trust.now_ms(),
         )
-        if not verdict.is_ok:
+        if not verdict.is_right:
             raise InvalidInputError("the receipt does not hold", got=verdict.reason)
     return receipt
 

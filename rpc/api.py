@@ -136,7 +136,7 @@ class NodeApi(Protocol):
     def did_operations(self, height: int) -> Sequence[JsonObject]:
         """The lines of `did_export` of one final height."""
 
-    async def audit_stream(self, stream: str) -> JsonObject: ...
+    async def audit_stream(self, stream: str, trusted_height: int = 0) -> JsonObject: ...
 
     async def audit_submit(
         self, stream: str, leaves: Sequence[bytes], request_id: str | None

@@ -20,6 +20,7 @@ from rpc.results import (
     COUNT,
     HEX,
     LEAF,
+    PROOF,
     TEXT,
     array,
     record,
@@ -34,9 +35,12 @@ _LEAF_PARAM = Param(
 AUDIT_METHODS = (
     Method(
         name="audit_stream",
-        summary="A stream: its owner, who may anchor in it, and how much was.",
+        summary="A stream: its owner and who may anchor in it, proven, and how much was.",
         bind=lambda api: api.audit_stream,
-        params=(Param(name="stream", kind=text(256), description="The stream.", required=True),),
+        params=(
+            Param(name="stream", kind=text(256), description="The stream.", required=True),
+            TRUSTED,
+        ),
         result=record(
             stream=TEXT,
             owner=TEXT,
@@ -48,6 +52,7 @@ AUDIT_METHODS = (
             updated_ms=COUNT,
             leaves_total=COUNT,
             anchors_total=COUNT,
+            proof=PROOF,
         ),
         errors=(RpcCode.NOT_FOUND,),
     ),

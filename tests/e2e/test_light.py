@@ -295,7 +295,7 @@ def test_wrong_options_and_a_dead_endpoint_are_told_apart(tmp_path: Path) -> Non
         async with running_devnet() as devnet:
             trust = str(devnet.nodes[0].home / cfg.GENESIS_FILE)
             dead = "http://127.0.0.1:9"
-            assert await run("--trust", trust, "--primary", dead, "--once") == 1
+            assert await run("--trust", trust, "--primary", dead, "--once") == 9
             assert await run("--trust", trust, "--primary", dead, "--witness", dead) == 2
             assert await run("--trust", trust, "--primary", devnet.nodes[0].url, "--once") == 0
 

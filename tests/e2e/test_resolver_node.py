@@ -103,6 +103,31 @@ async def _same_batch(devnet: Devnet, full: DevnetNode, did: str) -> None:
     assert shown[0] == shown[1]
 
 
+def _trust_later(folder: Path, node: DevnetNode, genesis: Path, did: str, older: Any) -> None:
+    """With what a light client keeps, and with a header's hash, in place of the genesis."""
+    light = zynk(
+        "light", "--trust", str(genesis), "--primary", node.url, "--home", str(folder / "light"),
+        "--once", "--json",
+    )  # fmt: skip
+    assert light.returncode == 0, light.stderr
+    head = json.loads(light.stdout)
+    (kept,) = (folder / "light").rglob("trusted.bin")
+    point = folder / "point.json"
+    pinned = {"chain_id": "zynk-e2e", "height": head["height"], "header_hash": head["hash"]}
+    point.write_text(json.dumps({"type": "zynk-trust-point/1", **pinned}))
+    for trust, more, question in (
+        (kept, (), ("--as-of-height", str(head["height"]))),
+        (point, ("--rpc", node.url), ("--service", "files")),
+    ):
+        asked = ("--rpc", node.url, "--trust", str(trust))
+        found = zynk("did", "resolve", did, *asked, *question)
+        assert (found.returncode, "VERIFIED: " in found.stderr) == (0, True), found.stderr
+        assert _verify(folder, trust, json.loads(found.stdout), did, *question, *more)[0] == 0
+    assert zynk("did", "history", did, "--rpc", node.url, "--trust", str(kept)).returncode == 0
+    code, text = _verify(folder, kept, older, did, "--max-age", "any")
+    assert (code, "CANNOT TELL" in text) == (9, True), text
+
+
 def _lies(
     answer: dict[str, Any], older: dict[str, Any]
 ) -> dict[str, Callable[[dict[str, Any]], Any]]:
@@ -173,7 +198,8 @@ def test_full_node_resolves_as_a_validator_does_and_a_liar_is_caught(tmp_path: P
                 assert verify(answer, trust=foreign)[0] == 1
                 time.sleep(2)
                 code, text = verify(older, "--max-age", "1")
-                assert (code, "stale" in text) == (1, True), text
+                assert (code, "TOO OLD" in text) == (8, True), text
+                _trust_later(tmp_path, devnet.nodes[0], trust, did, older)
 
             await asyncio.to_thread(check)
 

@@ -109,7 +109,7 @@ def test_a_credential_from_issue_to_revocation_and_through_a_rotation(tmp_path: 
             await asyncio.to_thread(life_of_credentials, issuer)
             await rotation(issuer)
 
-    asyncio.run(asyncio.wait_for(scenario(), 150))
+    asyncio.run(asyncio.wait_for(scenario(), 240))
 
 
 def life_of_credentials(issuer: Issuer) -> None:
@@ -141,6 +141,11 @@ def life_of_credentials(issuer: Issuer) -> None:
     assert not found["revoked"]
     assert "another content" in found["reason"]
     (issuer.folder / "list.json").write_bytes(new)
+    # whose stream it is anchored in is shown beside the list, or by a node
+    shown = (issuer.folder / "list.json.zstream").rename(issuer.folder / "elsewhere")
+    assert issuer.verify("rdfc", code=9)["steps"][-1]["name"] == "list-stream"
+    assert issuer.verify("rdfc", "--rpc", issuer.rpc)["ok"]
+    shown.rename(issuer.folder / "list.json.zstream")
     # the list's bytes are what was anchored
     do("audit", "verify", issuer.list, "--trust", issuer.genesis)
 
@@ -174,5 +179,5 @@ async def rotation(issuer: Issuer) -> None:
     assert not found["ok"]
 
     # answers of before the proof, as they lie beside the files, can not tell
-    found = await asyncio.to_thread(issuer.verify, "forged", code=1)
+    found = await asyncio.to_thread(issuer.verify, "forged", code=9)
     assert "older than the time asked for" in found["reason"]

@@ -19,7 +19,8 @@ from did.status_list import REVOCATION, StatusEntry, decode_bits
 from ledger.errors import InvalidInputError
 from node.vc_check import CredentialVerdict, check_credential
 from tests.property.campaign import examples
-from tests.unit.test_credential import TRUST, Issuing
+from tests.unit.test_credential import Issuing
+from tests.unit.trust_fixture import trust_of
 from tests.vectors.did_world import key
 
 ISSUING = Issuing()
@@ -49,8 +50,7 @@ def judge(credential: Any, answer: Any = ANSWER) -> CredentialVerdict:
     return check_credential(
         credential,
         answers=[answer],
-        trust=TRUST,
-        now_ms=ISSUING.world.time_ms + 1000,
+        trust=trust_of(ISSUING.world, 1000),
         status=None,
     )
 

@@ -37,11 +37,12 @@ def document_of(
     keys: Sequence[KeyPair],
     powers: Sequence[int],
     balances: Mapping[bytes, int],
+    genesis_time_ms: int = 0,
 ) -> GenesisDocument:
     """A document whose validators are `keys`, with `powers`; `balances` of further accounts."""
     return GenesisDocument(
         chain_id=chain_id,
-        genesis_time_ms=0,
+        genesis_time_ms=genesis_time_ms,
         params=ChainParams(),
         validators=tuple(
             validator_of(key, power, chain_id, f"v{i}")

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from audit.issue import build_receipt, issue_receipts
 from audit.leaf import SHA2_512, encode_leaves, encode_stream_text, hash_chunks
 from audit.pipeline import BATCH_AGE_MAX_MS, Pipeline
 from ledger.errors import DurabilityError, InvalidInputError, UsageError, ZynkError
+from ledger.light import Verdict
 from ledger.merkle import compute_leaf_hash
 from ledger.store import MemoryStore
 from ledger.tx import Tx
@@ -31,12 +33,13 @@ from node.anchor_client import (
     wait_receipted,
 )
 from node.cli_audit import audit
+from node.cli_trust import EXIT_BY_VERDICT
 from node.files import read_small, replace_file
 from rpc.client import Call
 from rpc.errors import RpcError, not_ready
 from rpc.params import bytes_of_text, text_of_bytes
 from tests.unit.genesis_fixture import document_of
-from tests.vectors.audit_chain import ANCHOR_KEY, CHAIN_ID, Chain, create_stream
+from tests.vectors.audit_chain import ANCHOR_KEY, CHAIN_ID, START_MS, Chain, create_stream
 
 CHAIN = Chain()
 STREAM = create_stream(CHAIN)
@@ -76,7 +79,7 @@ RECEIPTS = issue(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """genesis.json; the contents as files 0, 1, 2 with their receipts beside them."""
-    document = document_of(CHAIN_ID, CHAIN.keys, (10,) * 4, {ANCHOR_KEY.public_key: 1})
+    document = document_of(CHAIN_ID, CHAIN.keys, (10,) * 4, {ANCHOR_KEY.public_key: 1}, START_MS)
     (tmp_path / "genesis.json").write_bytes(document.encode())
     for i, content in enumerate(CONTENTS):
         (tmp_path / str(i)).write_bytes(content)
@@ -84,9 +87,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def verify(folder: Path, name: str, *more: str) -> Result:
+def verify(folder: Path, name: str, *more: str, age_s: int = 0) -> Result:
+    """`age_s` after the newest block."""
     trust = str(folder / "genesis.json")
-    return CliRunner().invoke(audit, ["verify", str(folder / name), "--trust", trust, *more])
+    arguments = ["verify", str(folder / name), "--trust", trust, *at(age_s), *more]
+    return CliRunner().invoke(audit, arguments)
+
+
+def at(age_s: int) -> tuple[str, str]:
+    moment = datetime.fromtimestamp(CHAIN.time_ms // 1000 + age_s, UTC)
+    return "--at", moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_a_file_and_its_receipt_verify_in_words_and_in_json(folder: Path) -> None:
@@ -105,7 +115,7 @@ def test_the_hash_function_is_the_one_the_receipt_names(folder: Path) -> None:
     assert verify(folder, "long", "--receipt", str(folder / "r")).exit_code == 0
 
 
-def test_another_file_an_altered_receipt_and_old_age_exit_with_1(folder: Path) -> None:
+def test_another_file_and_an_altered_receipt_exit_with_1(folder: Path) -> None:
     other = verify(folder, "0", "--receipt", str(folder / "1.zreceipt"))
     assert other.exit_code == 1
     assert "another content" in other.output
@@ -117,7 +127,21 @@ def test_another_file_an_altered_receipt_and_old_age_exit_with_1(folder: Path) -
         altered[position] ^= 1
     (folder / "0.zreceipt").write_bytes(RECEIPTS[0])
     assert verify(folder, "0").exit_code == 0
-    assert verify(folder, "0", "--max-age", "1").exit_code == 1
+
+
+def test_old_age_and_an_expired_trust_point_have_their_own_exit_codes(folder: Path) -> None:
+    for age_s, options, code, words in (
+        (100, (), 0, "VERIFIED: "),
+        (100, ("--max-age", "99"), 8, "TOO OLD: "),
+        (15 * 24 * 3600, (), 7, "VERIFIED, BUT BY AN EXPIRED TRUST POINT: "),
+        (15 * 24 * 3600, ("--max-age", "99"), 8, "TOO OLD: "),
+    ):
+        result = verify(folder, "0", *options, age_s=age_s)
+        assert result.exit_code == code, result.output
+        assert result.output.splitlines()[-1].startswith(words)
+        shown = json.loads(verify(folder, "0", *options, "--json", age_s=age_s).output)
+        assert shown["ok"] is (code == 0)
+        assert EXIT_BY_VERDICT[Verdict(shown["verdict"])] == code
 
 
 def test_a_missing_receipt_and_a_malformed_option_are_wrong_usage(folder: Path) -> None:
@@ -270,11 +294,11 @@ def test_exit_codes_are_those_documented(folder: Path) -> None:
         command = [sys.executable, "-m", "node", *args]
         return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
 
-    trust = str(folder / "genesis.json")
-    assert code_of("audit", "verify", str(folder / "0"), "--trust", trust) == 0
-    receipt = str(folder / "1.zreceipt")
-    altered = ("audit", "verify", str(folder / "0"), "--receipt", receipt, "--trust", trust)
-    assert code_of(*altered) == 1
+    check = ("audit", "verify", str(folder / "0"), "--trust", str(folder / "genesis.json"))
+    assert code_of(*check, *at(1)) == 0
+    assert code_of(*check, *at(1), "--receipt", str(folder / "1.zreceipt")) == 1
+    assert code_of(*check) == 7, "the chain of this test began in 2023"
+    assert code_of(*check, "--max-age", "1") == 8
     assert code_of("audit", "verify", str(folder / "0"), "--trust", str(folder / "0")) == 2
     assert code_of("audit", "status", "--rpc", "http://127.0.0.1:1") == 3
     assert code_of("keys", "new", "/proc/none/key.json") == 4

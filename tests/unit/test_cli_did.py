@@ -1,4 +1,4 @@
-"""`zynk did verify` offline, and what the changing commands work out before they sign."""
+"""What the changing commands work out before they sign."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from did import resolver
-from did.batch import resolve_batch
 from did.build import create_operation, recover_operation, update_operation
 from did.control import Control, KeyList
 from did.document import encode_document
 from did.operation import decode_operation
-from did.resolution_options import read_version_query
-from did.syntax import encode_did
 from ledger.errors import InvalidInputError, UsageError
 from node import identity
-from node.checkpoint import TrustPoint, load_trust_point
 from node.cli_did import did
 from node.keys import save_key
-from tests.unit.genesis_fixture import document_of
+from tests.unit.trust_fixture import trust_of
 from tests.vectors.did_world import (
     EXP,
     NET,
-    VALIDATOR_KEYS,
-    VALIDATORS,
     World,
     control,
     document,
@@ -36,21 +30,10 @@ from tests.vectors.did_world import (
     key_list,
 )
 
-TRUST = TrustPoint(chain_id=NET, validators=VALIDATORS, source="the test")
-
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-@pytest.fixture
-def trust(tmp_path: Path) -> Path:
-    path = tmp_path / "genesis.json"
-    path.write_bytes(
-        document_of(NET, VALIDATOR_KEYS, (4, 3, 2, 1), {key("payer").public_key: 1}).encode()
-    )
-    return path
 
 
 class NodeOfWorld:
@@ -95,109 +78,9 @@ def change(log: identity.DidLog, ctl: Control, signer: str) -> bytes:
     )
 
 
-def fetch(world: World, name: str, trust: TrustPoint | None = TRUST) -> identity.DidLog:
+def fetch(world: World, name: str, *, is_checked: bool = True) -> identity.DidLog:
+    trust = trust_of(world) if is_checked else None
     return asyncio.run(identity.fetch_log(NodeOfWorld(world), name, trust))
-
-
-def verify(path: Path, trust: Path, *more: str) -> Result:
-    return CliRunner().invoke(did, ["verify", str(path), "--trust", str(trust), *more])
-
-
-def test_a_true_answer_verifies_in_words_and_in_json(
-    world: World, trust: Path, tmp_path: Path
-) -> None:
-    name = create(world, control("a"))
-    path = tmp_path / "answer.json"
-    path.write_text(json.dumps(resolver.resolve(world.view(), name), indent=2))
-    result = verify(path, trust)
-    assert result.exit_code == 0
-    assert f"VERIFIED: {name} exists and is active as of block 2" in result.output
-    shown = json.loads(verify(path, trust, "--json").output.splitlines()[-1])
-    assert shown["ok"] is True
-    assert shown["outcome"] == "found"
-
-
-def test_an_altered_answer_fails_with_exit_code_1(
-    world: World, trust: Path, tmp_path: Path
-) -> None:
-    name = create(world, control("a"))
-    path = tmp_path / "answer.json"
-    path.write_text(
-        json.dumps(resolver.resolve(world.view(), name)).replace("doc.example", "bad.example")
-    )
-    result = verify(path, trust)
-    assert result.exit_code == 1
-    assert "FAILED" in result.output
-    assert "NOT VERIFIED" in result.output
-    shown = json.loads(verify(path, trust, "--json").output.splitlines()[-1])
-    assert shown["ok"] is False
-
-
-def test_an_answer_about_another_did_fails(world: World, trust: Path, tmp_path: Path) -> None:
-    name, other = create(world, control("a")), create(world, control("a", "b"))
-    path = tmp_path / "answer.json"
-    path.write_text(json.dumps(resolver.resolve(world.view(), name)))
-    assert verify(path, trust, "--did", name).exit_code == 0
-    assert verify(path, trust, "--did", other).exit_code == 1
-
-
-def test_an_older_version_verifies_when_it_was_asked_for(
-    world: World, trust: Path, tmp_path: Path
-) -> None:
-    name = create(world, control("a"))
-    world.block([])
-    query = read_version_query(None, None, world.height - 1)
-    path = tmp_path / "answer.json"
-    path.write_text(json.dumps(resolver.resolve(world.view(), name, query)))
-    height = str(world.height - 1)
-    assert verify(path, trust, "--as-of-height", height).exit_code == 0
-    assert verify(path, trust, "--as-of-height", "1").exit_code == 1
-    assert verify(path, trust, "--version-time", "yesterday").exit_code == 1
-
-
-def test_a_batch_verifies_and_each_did_is_told(world: World, trust: Path, tmp_path: Path) -> None:
-    name, absent = create(world, control("a")), encode_did(bytes(32))
-    path = tmp_path / "answer.json"
-    path.write_text(json.dumps(resolve_batch(world.view(), [name, absent])))
-    result = verify(path, trust, "--did", name, "--did", absent)
-    assert result.exit_code == 0
-    assert f"VERIFIED: {name} exists" in result.output
-    assert f"VERIFIED: {absent} does not exist" in result.output
-    shown = json.loads(
-        verify(path, trust, "--did", name, "--did", absent, "--json").output.splitlines()[-1]
-    )
-    assert [item["outcome"] for item in shown["answers"]] == ["found", "not found"]
-    assert verify(path, trust, "--did", absent, "--did", name).exit_code == 1
-
-
-def test_an_old_answer_fails_when_an_age_is_asked_for(
-    world: World, trust: Path, tmp_path: Path
-) -> None:
-    name = create(world, control("a"))
-    path = tmp_path / "answer.json"
-    path.write_text(json.dumps(resolver.resolve(world.view(), name)))
-    result = verify(path, trust, "--max-age", "5")
-    assert result.exit_code == 1
-    assert "stale" in result.output
-
-
-def test_an_absent_did_verifies_when_it_is_named(world: World, trust: Path, tmp_path: Path) -> None:
-    name = "did:zynk:zQmYtUc4iTCbbfVSDNKvtQqrfyezPPnFvE33wFmutw9PBBk"
-    path = tmp_path / "answer.json"
-    path.write_text(json.dumps(resolver.resolve(world.view(), name)))
-    assert isinstance(verify(path, trust).exception, UsageError)
-    result = verify(path, trust, "--did", name)
-    assert result.exit_code == 0
-    assert "does not exist" in result.output
-
-
-def test_a_trust_file_that_is_no_genesis_is_wrong_usage(tmp_path: Path) -> None:
-    path = tmp_path / "other.json"
-    path.write_text("{}")
-    with pytest.raises(UsageError, match="is not a genesis file"):
-        load_trust_point(path)
-    with pytest.raises(UsageError, match="no such trust file"):
-        load_trust_point(tmp_path / "missing.json")
 
 
 def test_the_log_gives_what_is_in_force_over_several_pages(world: World) -> None:
@@ -210,7 +93,7 @@ def test_the_log_gives_what_is_in_force_over_several_pages(world: World) -> None
     assert log.current().tiers == (key_list("r"),)
     assert log.state_at(log.hash_of_version("1")).control == control("b")
     assert "all 4 operation(s)" in log.steps[-1]
-    assert fetch(world, name, None).steps == ()
+    assert fetch(world, name, is_checked=False).steps == ()
 
 
 def test_the_log_shows_what_a_recovery_set_aside(world: World) -> None:
@@ -246,7 +129,7 @@ def test_an_altered_or_shortened_history_is_refused(world: World) -> None:
             return {**page, "operations": page["operations"][:-1]}
 
     with pytest.raises(InvalidInputError):
-        asyncio.run(identity.fetch_log(Liar(world), name, TRUST))
+        asyncio.run(identity.fetch_log(Liar(world), name, trust_of(world)))
     with pytest.raises(InvalidInputError, match="does not exist"):
         fetch(world, "did:zynk:zQmYtUc4iTCbbfVSDNKvtQqrfyezPPnFvE33wFmutw9PBBk")
     with pytest.raises(UsageError):

@@ -12,14 +12,15 @@ from ledger.accounts import TransferBody, account_key, encode_account_id
 from ledger.errors import InvalidInputError, UsageError, ZynkError
 from ledger.params import PARAMS_KEY
 from ledger.tx import Message, Tx
-from node.checkpoint import TrustPoint, verify_row
+from node.checkpoint import verify_row
 from node.cli_output import show, show_table
 from node.cli_tx import tx
 from rpc.api import proof_json
 from rpc.params import text_of_bytes
-from tests.vectors.did_world import NET, VALIDATORS, WORLD_PARAMS, World, key
+from tests.unit.trust_fixture import trust_of
+from tests.vectors.did_world import NET, WORLD_PARAMS, World, key
 
-TRUST = TrustPoint(chain_id=NET, validators=VALIDATORS, source="the test")
+TRUST = trust_of(World())
 
 
 def make_tx(memo: bytes = b"") -> Tx:
@@ -108,7 +109,7 @@ def test_a_proof_with_any_member_altered_is_refused() -> None:
     world = World()
     row_key = account_key(key("a").public_key)
     proof = prove(world, row_key)
-    alien = TrustPoint(chain_id="other", validators=VALIDATORS, source="the test")
+    alien = trust_of(world, chain_id="other")
     with pytest.raises(InvalidInputError):
         verify_row(alien, proof, row_key)
     for name in ("state_proof", "finality"):

@@ -18,6 +18,7 @@ from did.credential import read_types
 from did.data_integrity import JCS, SUITES
 from did.status_list import LIST_BITS_MIN, decode_bits, encode_bits, is_set, read_bits
 from ledger.errors import InvalidInputError, UsageError
+from ledger.params import DAY_MS
 from node.cli_vc import vc
 from node.files import locked
 from node.vc_issue import (
@@ -28,9 +29,9 @@ from node.vc_issue import (
     take_entry,
     verify_list_size,
 )
-from tests.unit.genesis_fixture import document_of
 from tests.unit.test_credential import Issuing
-from tests.vectors.did_world import NET, VALIDATOR_KEYS, key
+from tests.unit.trust_fixture import at, write_genesis, write_state
+from tests.vectors.did_world import key
 
 URL = "https://i.example/1"
 
@@ -43,8 +44,7 @@ def issuing() -> Issuing:
 @pytest.fixture
 def folder(tmp_path: Path, issuing: Issuing) -> Path:
     """genesis.json; a credential `c` that can not be revoked, with its answer beside it."""
-    document = document_of(NET, VALIDATOR_KEYS, (4, 3, 2, 1), {key("payer").public_key: 1})
-    (tmp_path / "genesis.json").write_bytes(document.encode())
+    write_genesis(tmp_path)
     credential = issuing.sign("a", issuing.world.time_ms)
     (tmp_path / "c").write_bytes(strict_json.encode(credential))
     (tmp_path / "c.zanswer").write_text(json.dumps(issuing.answer()))
@@ -61,9 +61,9 @@ def issuer_of(issuing: Issuing) -> Issuer:
     )
 
 
-def verify(folder: Path, *more: str) -> Result:
-    trust = str(folder / "genesis.json")
-    return CliRunner().invoke(vc, ["verify", str(folder / "c"), "--trust", trust, *more])
+def verify(folder: Path, *more: str, age_ms: int = 2_000, trust: str = "genesis.json") -> Result:
+    arguments = ["verify", str(folder / "c"), "--trust", str(folder / trust)]
+    return CliRunner().invoke(vc, [*arguments, *at(Issuing().world, age_ms), *more])
 
 
 def test_a_verdict_says_each_step_in_words(folder: Path, issuing: Issuing) -> None:
@@ -86,23 +86,41 @@ def test_a_bad_verdict_has_exit_code_1_and_a_reason(folder: Path) -> None:
     result = verify(folder, "--json")
     assert result.exit_code == 1
     found: dict[str, Any] = json.loads(result.output)
-    assert (found["ok"], found["revoked"]) == (False, False)
+    assert (found["ok"], found["verdict"], found["revoked"]) == (False, "wrong", False)
     assert found["reason"].startswith("the signature does not match")
     assert [step["ok"] for step in found["steps"]][-2:] == [True, False]
 
 
 def test_without_an_answer_nothing_is_believed(folder: Path, tmp_path: Path) -> None:
     answer = (folder / "c.zanswer").rename(tmp_path / "elsewhere")
-    assert "no answer about the issuer" in verify(folder).output
+    without = verify(folder)
+    assert without.exit_code == 9
+    assert "no answer about the issuer" in without.output
+    assert "\nCANNOT TELL: " in without.output
     assert verify(folder, "--answer", str(answer)).exit_code == 0
-    stale = verify(folder, "--answer", str(answer), "--max-age", "60")
-    assert stale.exit_code == 1
-    assert "stale" in stale.output
+
+
+def test_an_answer_is_not_good_for_ever(folder: Path, issuing: Issuing) -> None:
+    month_ms = 30 * DAY_MS
+    for age_ms, options, code, words in (
+        (61_000, ("--max-age", "60"), 8, "TOO OLD: "),
+        (10 * DAY_MS, (), 0, "VERIFIED: "),
+        (15 * DAY_MS, (), 7, "VERIFIED, BUT BY AN EXPIRED TRUST POINT: "),
+        (month_ms + 2000, (), 8, "TOO OLD: "),
+        (month_ms + 2000, ("--max-age", "any"), 7, "VERIFIED, BUT"),
+    ):
+        result = verify(folder, *options, age_ms=age_ms)
+        assert result.exit_code == code, result.output
+        assert result.output.splitlines()[-1].startswith(words)
+    late = write_state(folder / "trusted.bin", issuing.world)
+    assert verify(folder, trust=late.name).exit_code == 0, "of the trusted block itself"
+    issuing.world.block([])
+    late = write_state(folder / "trusted.bin", issuing.world)
+    assert verify(folder, trust=late.name).exit_code == 9, "of a block before it"
 
 
 def test_another_networks_genesis_does_not_do(folder: Path) -> None:
-    document = document_of("other", VALIDATOR_KEYS, (4, 3, 2, 1), {key("payer").public_key: 1})
-    (folder / "genesis.json").write_bytes(document.encode())
+    write_genesis(folder, "other")
     assert verify(folder).exit_code == 1
 
 

@@ -9,19 +9,26 @@ import pytest
 
 from ledger.block import Header
 from ledger.errors import InvalidInputError, UsageError
-from ledger.finality import FinalityProof, verify_finality
+from ledger.finality import CannotTellError, FinalityProof, verify_finality
 from ledger.light import (
     CLOCK_DRIFT_MAX_MS,
     Attack,
     Bisection,
+    ExpiredTrustError,
     Judgement,
     LightBlock,
     Reached,
+    TooOldError,
+    TrustPoint,
     Verdict,
     compare,
+    format_span,
     judge,
     trust_header,
+    verdict_of,
+    verify_age,
     verify_sequential,
+    verify_trusted,
 )
 from tests.vectors.light_chain import (
     BLOCK_MS,
@@ -43,7 +50,7 @@ TRUST = CHAIN.trust(0)
 PROOF = CHAIN.finality(TOP, 0)
 
 
-def verdict_of(proof: FinalityProof, **changes: int) -> Verdict:
+def judged(proof: FinalityProof, **changes: int) -> Verdict:
     now_ms = changes.pop("now_ms", NOW_MS)
     return judge(proof.encode(), TRUST, now_ms=now_ms, **changes).verdict
 
@@ -64,19 +71,19 @@ def test_a_proof_is_valid_within_the_trusting_period_and_age() -> None:
 
 def test_an_expired_trust_point_is_told_apart() -> None:
     limit_ms = GENESIS_TIME_MS + TRUST.trusting_period_ms
-    assert verdict_of(PROOF, now_ms=limit_ms) is Verdict.VALID
-    assert verdict_of(PROOF, now_ms=limit_ms + 1) is Verdict.VALID_BUT_EXPIRED_TRUST
+    assert judged(PROOF, now_ms=limit_ms) is Verdict.VALID
+    assert judged(PROOF, now_ms=limit_ms + 1) is Verdict.VALID_BUT_EXPIRED_TRUST
 
 
 def test_a_stale_header_is_too_old_even_if_the_trust_has_expired_as_well() -> None:
-    assert verdict_of(PROOF, max_age_ms=499) is Verdict.TOO_OLD
-    assert verdict_of(PROOF, now_ms=NOW_MS + 15 * DAY_MS, max_age_ms=1) is Verdict.TOO_OLD
+    assert judged(PROOF, max_age_ms=499) is Verdict.TOO_OLD
+    assert judged(PROOF, now_ms=NOW_MS + 15 * DAY_MS, max_age_ms=1) is Verdict.TOO_OLD
 
 
 def test_a_header_from_the_future_is_wrong_beyond_the_clock_drift() -> None:
     time_ms = CHAIN.header(TOP).time_ms
-    assert verdict_of(PROOF, now_ms=time_ms - CLOCK_DRIFT_MAX_MS) is Verdict.VALID
-    assert verdict_of(PROOF, now_ms=time_ms - CLOCK_DRIFT_MAX_MS - 1) is Verdict.WRONG
+    assert judged(PROOF, now_ms=time_ms - CLOCK_DRIFT_MAX_MS) is Verdict.VALID
+    assert judged(PROOF, now_ms=time_ms - CLOCK_DRIFT_MAX_MS - 1) is Verdict.WRONG
 
 
 def test_a_header_not_later_than_the_trust_point_in_time_is_wrong() -> None:
@@ -93,7 +100,7 @@ def test_every_altered_header_field_is_refused(field: str) -> None:
     if isinstance(other, int):
         other += 1
     header = dataclasses.replace(PROOF.header, **{field: other})
-    verdict = verdict_of(dataclasses.replace(PROOF, header=header))
+    verdict = judged(dataclasses.replace(PROOF, header=header))
     assert verdict is (Verdict.CANNOT_TELL if field == "protocol_version" else Verdict.WRONG)
 
 
@@ -107,6 +114,51 @@ def test_no_answer_and_what_the_trust_does_not_reach_can_not_be_told() -> None:
 def test_garbage_is_wrong() -> None:
     for data in (b"\xc1", PROOF.encode()[:-1], PROOF.encode() + b"\0"):
         assert judge(data, TRUST, now_ms=NOW_MS).verdict is Verdict.WRONG
+
+
+# --- checks that go on from a proof ---
+
+
+def trusted_by(proof: FinalityProof, trust: TrustPoint) -> Header:
+    return verify_trusted(proof, trust, CHAIN_ID, now_ms=NOW_MS)
+
+
+def test_a_proof_from_genesis_does_for_a_later_trust_point_if_it_leads_on_from_there() -> None:
+    whole = CHAIN.finality(TOP, 0)
+    assert trusted_by(whole, TRUST) == trusted_by(whole, CHAIN.trust(TOP - 3)) == CHAIN.header(TOP)
+    assert trusted_by(whole, CHAIN.trust(TOP)) == CHAIN.header(TOP), "the trusted header itself"
+    assert judge(whole.encode(), CHAIN.trust(TOP - 3), now_ms=NOW_MS).verdict is not Verdict.VALID
+    for height in (TOP + 1, TOP + 100):
+        with pytest.raises(CannotTellError, match="at or below"):
+            trusted_by(whole, dataclasses.replace(CHAIN.trust(TOP), height=height))
+    stranger = dataclasses.replace(CHAIN.trust(TOP - 3), validators=set_of(range(20, 26)))
+    with pytest.raises(CannotTellError, match="does not lead on"):
+        trusted_by(whole, stranger)
+
+
+def test_a_lie_stays_wrong_by_a_trust_point_and_a_set_needs_no_clock() -> None:
+    header = dataclasses.replace(PROOF.header, state_root=b"\7" * 32)
+    with pytest.raises(InvalidInputError) as caught:
+        trusted_by(dataclasses.replace(PROOF, header=header), TRUST)
+    assert verdict_of(caught.value) is Verdict.WRONG
+    assert verify_trusted(PROOF, SETS[0], CHAIN_ID, now_ms=None) == PROOF.header
+    with pytest.raises(UsageError, match="judged at a time"):
+        verify_trusted(PROOF, TRUST, CHAIN_ID, now_ms=None)
+
+
+def test_ages_are_judged_to_the_millisecond_and_a_bare_set_has_none() -> None:
+    time_ms, period_ms = CHAIN.header(TOP).time_ms, TRUST.trusting_period_ms
+    verify_age(time_ms, TRUST, now_ms=time_ms + 500, max_age_ms=500)
+    with pytest.raises(TooOldError) as too_old:
+        verify_age(time_ms, TRUST, now_ms=time_ms + 501, max_age_ms=500)
+    assert verdict_of(too_old.value) is Verdict.TOO_OLD
+    verify_age(time_ms, TRUST, now_ms=GENESIS_TIME_MS + period_ms, max_age_ms=None)
+    with pytest.raises(ExpiredTrustError) as expired:
+        verify_age(time_ms, TRUST, now_ms=GENESIS_TIME_MS + period_ms + 1, max_age_ms=None)
+    assert verdict_of(expired.value) is Verdict.VALID_BUT_EXPIRED_TRUST
+    verify_age(time_ms, SETS[0], now_ms=2**60, max_age_ms=None)
+    spans = [format_span(n) for n in (0, 61_500, 120_000, 36 * 3_600_000, 14 * DAY_MS)]
+    assert spans == ["0 s", "61.5 s", "2 minutes", "36 hours", "14 days"]
 
 
 # --- trust points ---

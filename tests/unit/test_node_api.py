@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import pytest
 
+from audit.leaf import decode_stream_text
+from audit.stream import StreamRecord, stream_key
 from consensus.core import Core
 from consensus.timing import Timing
 from ledger.errors import InvalidInputError, UsageError
@@ -17,6 +19,7 @@ from ledger.execution import BlockContext, BlockModule, Event
 from ledger.fees import sign_tx
 from ledger.finality import FinalityProof
 from ledger.merkle import compute_leaf_hash, verify_inclusion_proof
+from ledger.state import verify_state_proof
 from ledger.store import LevelStore
 from ledger.tx import Tx
 from node import wire
@@ -420,7 +423,14 @@ def test_sizes_and_indexes_that_the_log_never_had_are_refused(tmp_path: Path) ->
         ):
             with pytest.raises((InvalidInputError, UsageError)):
                 await call
-        assert (await world.api.audit_stream(stream))["stream"] == stream
+        found = await world.api.audit_stream(stream)
+        assert found["stream"] == stream
+        proof = found["proof"]
+        assert isinstance(proof, dict)
+        header = FinalityProof.decode(bytes_of_text(str(proof["finality"]))).header
+        key, row = stream_key(decode_stream_text(stream)), bytes_of_text(str(proof["value"]))
+        verify_state_proof(header.state_root, key, row, bytes_of_text(str(proof["state_proof"])))
+        assert StreamRecord.decode(row).owner == found["owner"]
 
     run(tmp_path, test)
 

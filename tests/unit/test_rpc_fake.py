@@ -224,7 +224,7 @@ class FakeNodeApi:
         found = [{"leaf": hashlib.sha256(b).hexdigest(), "status": "accepted"} for b in leaves]
         return {"stream": stream, "leaves": found}
 
-    async def audit_stream(self, stream: str) -> JsonObject:
+    async def audit_stream(self, stream: str, trusted_height: int = 0) -> JsonObject:
         return {
             "stream": stream,
             "owner": "did:zynk:z",
@@ -236,6 +236,7 @@ class FakeNodeApi:
             "updated_ms": 1,
             "leaves_total": 2,
             "anchors_total": 1,
+            "proof": PROOF,
         }
 
     async def audit_status(self, leaves: Sequence[bytes]) -> JsonObject:
