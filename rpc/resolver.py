@@ -222,17 +222,16 @@ def compute_cache_control(options: Options, metadata: Mapping[str, Any], *, is_r
     where the metadata is shown too, what followed it."""
     if options.version is None:
         return REVALIDATE
-    if options.as_of_height is None:
-        proof = metadata["proof"]
-        record = Record.decode(decode_base64url(proof["record"], bytes_max=RECORD_BYTES_MAX))
-        header = Header.decode(decode_base64url(proof["header"], bytes_max=HEADER_BYTES_MAX))
-        is_open = record.dispute_until_ms > header.time_ms
-        is_create = "updated" not in metadata  # which nothing sets aside
-        if is_open and (is_result or not is_create):
-            return REVALIDATE
-        if is_result and "nextUpdate" not in metadata:
-            return REVALIDATE
-    return IMMUTABLE
+    if options.as_of_height is not None:
+        return IMMUTABLE
+    proof = metadata["proof"]
+    record = Record.decode(decode_base64url(proof["record"], bytes_max=RECORD_BYTES_MAX))
+    header = Header.decode(decode_base64url(proof["header"], bytes_max=HEADER_BYTES_MAX))
+    is_open = record.dispute_until_ms > header.time_ms
+    is_create = "updated" not in metadata  # which nothing sets aside
+    if is_open and (is_result or not is_create):
+        return REVALIDATE
+    return REVALIDATE if is_result and "nextUpdate" not in metadata else IMMUTABLE
 
 
 def _respond(status: int, media_type: MediaType, value: object, cache: str) -> ResolverResponse:
