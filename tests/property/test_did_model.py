@@ -230,22 +230,24 @@ def _check_older(did: str, episode: Episode, seen: Counter[str]) -> None:
 def _draw_question(episode: Episode, versions: list[Version]) -> Question:
     """About a version, or a moment before or after one; sometimes about what never was."""
     rng = episode.rng
+    set_aside = [version for version in versions if version.nullified_by is not None]
 
     def version() -> Version:
-        return rng.choice(versions)
+        return rng.choice(set_aside if set_aside and rng.random() < 0.4 else versions)
 
+    of = version()
+    near = of if rng.random() < 0.5 else version()
     kind = rng.choice(("id", "id", "time", "time", "height", "id height", "time height"))
     version_id = time_s = as_of = None
     if "id" in kind:
-        of = version()
         seq = of.seq if rng.random() < 0.9 else rng.choice((of.seq + 1, len(versions), 10**9))
         version_id = f"{seq}-{hash_text(of.hash)}"
     if "time" in kind:
-        time_s = version().time_ms // 1000 + rng.choice((-1, 0, 0, 1))
+        time_s = of.time_ms // 1000 + rng.choice((-1, 0, 0, 1))
         if rng.random() < 0.1:
             time_s = episode.twin.time_ms // 1000 + rng.choice((-1, 0, 1, 10**6))
     if "height" in kind:
-        as_of = version().height + rng.choice((-1, 0, 0, 1))
+        as_of = near.height + rng.choice((-1, 0, 0, 1))
         if rng.random() < 0.05:
             as_of = rng.choice((0, episode.twin.height, episode.twin.height + 1, 2**53 - 1))
     return Question(version_id=version_id, time_s=time_s, as_of_height=as_of)
