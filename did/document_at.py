@@ -168,7 +168,7 @@ def verify_history_answer(
             _Change(
                 time_ms=entry.time_ms,
                 operation=operation,
-                open_until_ms=compute_dispute_until(record, entry.seq, entry.time_ms),
+                open_until_ms=compute_dispute_until(record, entry.seq),
             )
             for entry, operation, by in zip(entries, operations, nullified, strict=True)
             if by is None

@@ -34,7 +34,14 @@ from did.record import Record, Status, document_key, record_key
 from did.resolution_error import ResolutionError, error_object
 from did.resolution_options import VersionQuery
 from did.syntax import DID_PREFIX, decode_did, is_did_syntax
-from did.version import CONTENT_TYPE, find_next, format_time, is_head_asked, version_result
+from did.version import (
+    CONTENT_TYPE,
+    check_within,
+    find_next,
+    format_time,
+    is_head_asked,
+    version_result,
+)
 from ledger.errors import InvalidInputError, UsageError
 from ledger.finality import FinalityProof
 from ledger.views import ProvenView
@@ -58,6 +65,11 @@ def resolve(
         active = Record.decode(found)
         if active.status is Status.ACTIVE:
             return head_result(view, active)
+    if query is not None:
+        try:
+            check_within(query, height=view.height, time_ms=view.time_ms)
+        except ResolutionError as error:
+            return error_result(error.code, error.message)
     record_bytes, state_proof = view.prove(key)
     proof_object = _proof_object(view, record_bytes, state_proof)
     if record_bytes is None:
@@ -65,11 +77,11 @@ def resolve(
     record = Record.decode(record_bytes)
     log: list[bytes] = []
     try:
-        if query is None or is_head_asked(record, query, height=view.height, time_ms=view.time_ms):
+        if query is None or is_head_asked(record, query):
             return with_proof(head_result(view, record), proof_object)
         log = find_suffix(view, record, query)
         shown = decode_deciding(view, record, query, log)
-        result = version_result(record, shown[0], find_next(shown, query))
+        result = version_result(record, query, shown[0], find_next(shown, query))
     except ResolutionError as error:
         result = error_result(error.code, error.message)
         if error.code != "NOT_FOUND":

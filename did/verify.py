@@ -26,7 +26,14 @@ from did.resolver import (
     not_found_result,
 )
 from did.syntax import decode_did
-from did.version import CONTENT_TYPE, find_next, format_time, is_head_asked, version_result
+from did.version import (
+    CONTENT_TYPE,
+    check_within,
+    find_next,
+    format_time,
+    is_head_asked,
+    version_result,
+)
 from ledger.block import HEADER_BYTES_MAX, Header
 from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate
 from ledger.errors import InvalidInputError, UsageError
@@ -91,10 +98,12 @@ def verify_resolution(
         max_age_ms=max_age_ms,
         now_ms=now_ms,
     )
+    if query is not None:
+        check_within(query, height=header.height, time_ms=header.time_ms)
     if record is None:
         expected, is_older = not_found_result(did), False
     else:
-        expected, is_older = _expect(record, header, query, log_form, answer["didDocument"], steps)
+        expected, is_older = _expect(record, query, log_form, answer["didDocument"], steps)
     if is_older is not (log_form is not None):
         raise InvalidInputError("proof is of the wrong kind for what was asked")
     shown = {
@@ -119,7 +128,6 @@ def verify_resolution(
 
 def _expect(
     record: Record,
-    header: Header,
     query: VersionQuery | None,
     log_form: object,
     document: object,
@@ -127,13 +135,9 @@ def _expect(
 ) -> tuple[dict[str, Any], bool]:
     """(what the answer has to say, whether its proof needs the log). Raises InvalidInputError."""
     try:
-        if query is None or is_head_asked(
-            record, query, height=header.height, time_ms=header.time_ms
-        ):
+        if query is None or is_head_asked(record, query):
             return expect_head(record, document, steps), False
     except ResolutionError as error:
-        if error.code != "NOT_FOUND":
-            raise
         if verify_suffix(log_form, record):
             raise InvalidInputError("proof shows a log that it does not need") from error
         return _expect_nothing(error, steps), True
@@ -146,7 +150,7 @@ def _expect(
     except ResolutionError as error:
         return _expect_nothing(error, steps), True
     steps.append("it shows the version asked for, and what came after it")
-    return version_result(record, log[0], following), True
+    return version_result(record, query, log[0], following), True
 
 
 def _expect_nothing(error: ResolutionError, steps: list[str]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ Rules (docs/protocol.md, "Older versions"): the *settled history* is what no lat
 nullified. It is the chain of `prev` from the head back. `versionId` names one of its operations;
 `versionTime` the last one executed at or before that second of block time; `asOfHeight` cuts the
 log after that height first, so that the history is the one known then, and without one of the
-others its newest version. A time or height beyond the proof's own block has no answer.
+others its newest version. A time or height beyond the proof's own block has no answer, not even for
+a DID that does not exist.
 
 Where the record alone does not decide, the **log from the version on** does: the operation in
 question and all after it, with the peaks of the tree before it. That shows its place, that nothing
@@ -44,27 +45,30 @@ class Logged:
     operation: Operation
 
 
-def is_head_asked(record: Record, query: VersionQuery, *, height: int, time_ms: int) -> bool:
-    """True if the record alone shows that its head is the answer, False if the log has to be seen.
-    `height` and `time_ms` are those of the block that proves the record.
+def check_within(query: VersionQuery, *, height: int, time_ms: int) -> None:
+    """Raise ResolutionError INVALID_OPTIONS if `query` reaches beyond the block of `height` and
+    `time_ms` that the answer is proven by: what comes after it is open."""
+    if query.as_of_height is not None and query.as_of_height > height:
+        raise ResolutionError("INVALID_OPTIONS", f"asOfHeight is above height {height}")
+    # of the block's own second there may be more blocks
+    if query.time_s is not None and query.time_s >= time_ms // 1000:
+        raise ResolutionError(
+            "INVALID_OPTIONS",
+            f"versionTime is not before the newest block, of {format_time(time_ms)}",
+        )
 
-    Raises ResolutionError NOT_FOUND where the record alone shows that there is no such version,
-    INVALID_OPTIONS for what lies beyond the block.
+
+def is_head_asked(record: Record, query: VersionQuery) -> bool:
+    """True if the record alone shows that its head is the answer, False if the log has to be seen.
+    `query` is one that `check_within` let pass.
+
+    Raises ResolutionError NOT_FOUND where the record alone shows that there is no such version.
     """
     as_of, version, time_s = query.as_of_height, query.version, query.time_s
-    if as_of is not None:
-        if as_of > height:
-            raise ResolutionError("INVALID_OPTIONS", f"asOfHeight is above height {height}")
-        if as_of < record.created_height:
-            raise ResolutionError("NOT_FOUND", f"the DID was not known at height {as_of}")
-    if time_s is not None:
-        if time_s >= time_ms // 1000:  # of its own second there may be more blocks
-            raise ResolutionError(
-                "INVALID_OPTIONS",
-                f"versionTime is not before the newest block, of {format_time(time_ms)}",
-            )
-        if time_s < record.created_ms // 1000:
-            raise ResolutionError("NOT_FOUND", "the DID did not exist at this time")
+    if as_of is not None and as_of < record.created_height:
+        raise ResolutionError("NOT_FOUND", f"the DID was not known at height {as_of}")
+    if time_s is not None and time_s < record.created_ms // 1000:
+        raise ResolutionError("NOT_FOUND", "the DID did not exist at this time")
     is_head_known = as_of is None or record.updated_height <= as_of
     if version is not None and version[0] >= record.seq:
         if version == (record.seq, record.head) and is_head_known:
@@ -130,8 +134,14 @@ def _second_of(item: Logged) -> int:
     return item.entry.time_ms // 1000
 
 
-def version_result(record: Record, shown: Logged, following: Logged | None) -> dict[str, Any]:
-    """The resolution result for an older version, without its proof."""
+def version_result(
+    record: Record, query: VersionQuery, shown: Logged, following: Logged | None
+) -> dict[str, Any]:
+    """The resolution result for an older version, without its proof.
+
+    `disputeUntil` is the head's, which goes with whatever a recovery reaches before it; a version's
+    own end may be earlier, but the log does not show the windows. The create can not be set aside,
+    and what was known at a height stays so."""
     operation, time_ms = shown.operation, shown.entry.time_ms
     metadata: dict[str, Any] = {
         "created": format_time(record.created_ms),
@@ -142,8 +152,8 @@ def version_result(record: Record, shown: Logged, following: Logged | None) -> d
         metadata["updated"] = format_time(time_ms)
     if operation.document is None:
         metadata["deactivated"] = True
-    until_ms = compute_dispute_until(record, operation.seq, time_ms)
-    if until_ms:
+    until_ms = compute_dispute_until(record, operation.seq)
+    if until_ms and query.as_of_height is None:
         metadata["disputeUntil"] = format_time(until_ms)
     if following is not None:
         metadata["nextVersionId"] = following.operation.version_id
@@ -159,13 +169,10 @@ def version_result(record: Record, shown: Logged, following: Logged | None) -> d
     }
 
 
-def compute_dispute_until(record: Record, seq: int, time_ms: int) -> int:
-    """The block time (Unix ms) from which on no tier can nullify operation `seq`, of `time_ms`; 0
-    if none could. Of operations before the head it is an upper bound, by the dispute window that
-    the record's head shows."""
-    if seq == 0 or not record.dispute_until_ms:
-        return 0
-    return time_ms + record.dispute_until_ms - record.updated_ms
+def compute_dispute_until(record: Record, seq: int) -> int:
+    """The block time (Unix ms) from which on no tier can nullify operation `seq`; 0 if none can. Of
+    operations before the head it is an upper bound: a recovery reaches them through the head's."""
+    return record.dispute_until_ms if seq > 0 else 0
 
 
 def format_time(time_ms: int) -> str:

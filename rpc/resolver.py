@@ -39,7 +39,6 @@ from did.resolution_error import ResolutionError, error_object, status_of_error
 from did.resolution_options import Options, read_options
 from did.resolver import error_result, require_did
 from did.syntax import is_did_syntax
-from did.version import format_time
 from ledger.block import HEADER_BYTES_MAX, Header
 from ledger.errors import InvalidInputError
 from rpc.dispatch import Caller, Dispatcher, check_marks, encode_json
@@ -272,25 +271,20 @@ def _answer_found(
 
 
 def compute_cache_control(options: Options, metadata: Mapping[str, Any], *, is_result: bool) -> str:
-    """Immutable if the answer can not change: the version is settled, and so, where the metadata is
-    shown too, is what followed it."""
+    """Immutable if the answer can not change: no recovery can set the version aside any more nor,
+    where the metadata is shown too, what followed it."""
     if options.version is None:
         return REVALIDATE
+    if options.as_of_height is not None:
+        return IMMUTABLE
     proof = metadata["proof"]
     record = Record.decode(decode_base64url(proof["record"], bytes_max=RECORD_BYTES_MAX))
     header = Header.decode(decode_base64url(proof["header"], bytes_max=HEADER_BYTES_MAX))
-    window_ms = record.dispute_until_ms - record.updated_ms if record.dispute_until_ms else -1
-    settled_before = format_time(max(0, header.time_ms - window_ms))
-
-    def is_settled(time: str | None) -> bool:
-        return time is None or window_ms < 0 or time < settled_before
-
-    if options.as_of_height is None:
-        if not is_settled(metadata.get("updated")):
-            return REVALIDATE
-        if is_result and not ("nextUpdate" in metadata and is_settled(metadata["nextUpdate"])):
-            return REVALIDATE
-    return IMMUTABLE
+    is_open = record.dispute_until_ms > header.time_ms
+    is_create = "updated" not in metadata  # which nothing sets aside
+    if is_open and (is_result or not is_create):
+        return REVALIDATE
+    return REVALIDATE if is_result and "nextUpdate" not in metadata else IMMUTABLE
 
 
 def _respond(status: int, media_type: MediaType, value: object, cache: str) -> ResolverResponse:

@@ -1,206 +1,289 @@
-"""A resolver on a full node without a vote answers as a validator does; one that lies is caught by
-`zynk did verify`, with the genesis file alone."""
+"""A resolver on a full node without a vote answers as a validator does: byte-equal documents, and
+proofs that verify, of present and older versions. A proxy in front of it that lies is caught by
+both verifiers, which know the genesis file alone."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import aiohttp
 import pytest
 
+from did import strict_json
 from did.multikey import encode_base64url
 from did.syntax import encode_did
-from did.verify_batch import verify_batch
+from did.verify import Outcome
+from did.verify_answer import verify_answer
+from ledger.errors import InvalidInputError
+from ledger.light import TrustPoint
 from node import config as cfg
-from node.devnet import Devnet, DevnetNode
 from rpc.client import RpcClient
-from tests.e2e.network import (
-    genesis_of,
-    height_of,
-    running_devnet,
-    until_height,
-    until_status,
-    zynk,
-)
-from tests.e2e.test_joining import add_full_node
+from tests.e2e.liar import Lie, running_liar, tell_truth
+from tests.e2e.network import height_of, until_height, zynk
+from tests.e2e.resolver_place import RESULT, Place, build, get
+from tests.property.light_bundles import Bundle
+from tests.property.test_light_bundles import run_js
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(240)]
 
 STRANGER = encode_did(bytes(32))
+DOCUMENT, JSON = "application/did", "application/json"
+DEREFERENCING, URLS = "application/did-url-dereferencing", "text/uri-list"
+TRUSTING_PERIOD_MS = 14 * 24 * 3_600_000
 
 
-def _did(devnet: Devnet, *arguments: str) -> dict[str, Any]:
-    """A `zynk did` command at the first validator, paid for by the faucet."""
-    key = str(devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
-    done = zynk(
-        "did", arguments[0], *arguments[1:], "--key", key, "--rpc", devnet.nodes[0].url, "--json",
-        *(() if arguments[0] == "create" else ("--control", key)),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            yield runner.run(build(runner, stack))
+        finally:
+            runner.run(stack.aclose())
+
+
+# --- the same answers ---
+
+
+def _questions(place: Place) -> list[tuple[str, str, int]]:
+    """(DID URL, Accept, status)"""
+    did, ids = place.identity.did, [o.version_id for o in place.identity.operations]
+    stolen_at = place.identity.heights[2]
+    return [
+        (did, RESULT, 200), (did, DOCUMENT, 200), (did, JSON, 200), (did, DEREFERENCING, 200),
+        (place.gone, RESULT, 410), (STRANGER, RESULT, 404), ("did:web:a.example", RESULT, 501),
+        *((f"{did}?versionId={v}", RESULT, 404 if v == ids[2] else 200) for v in ids),
+        (f"{did}?versionId={ids[0]}", DOCUMENT, 200),
+        (f"{did}?versionId={ids[2]}&asOfHeight={stolen_at}", RESULT, 200),
+        (f"{did}?asOfHeight={stolen_at}", RESULT, 200),
+        (f"{did}?asOfHeight={stolen_at}", DOCUMENT, 200),
+        (f"{did}?asOfHeight={place.identity.heights[0] - 1}", RESULT, 404),
+        (f"{place.gone}?asOfHeight={place.identity.heights[0]}", RESULT, 200),
+        (f"{STRANGER}?asOfHeight=1", RESULT, 404),
+        (f"{did}#k1", RESULT, 200), (f"{did}#k1", DOCUMENT, 200), (f"{did}#nothing", RESULT, 404),
+        (f"{did}?versionId={ids[1]}#k1", DEREFERENCING, 200),
+        (f"{did}?service=s", DEREFERENCING, 200), (f"{did}?service=s&relativeRef=/x", URLS, 303),
+        (f"{did}?service=s&versionId={ids[0]}", URLS, 303),
+        (f"{did}?verificationRelationship=authentication#k1", DEREFERENCING, 200),
+        (f"{did}?versionId=1", RESULT, 400),
+    ]  # fmt: skip
+
+
+def _plain(body: bytes) -> Any:
+    """An answer but for its proof."""
+    answer = json.loads(body)
+    for holder in answer.values():
+        if isinstance(holder, dict):
+            holder.pop("proof", None)
+            holder.get("didDocumentMetadata", {}).pop("proof", None)
+    return answer
+
+
+def test_full_node_gives_the_same_documents_with_proofs_that_verify(place: Place) -> None:
+    basis = place.basis(now_ms=time.time_ns() // 1_000_000, max_age_ms=600_000)
+
+    async def run() -> None:
+        _, _, newest = await get(place.full.url, place.identity.did)
+        metadata = json.loads(newest)["didDocumentMetadata"]
+        then = [f"{place.identity.did}?versionTime={metadata[n]}" for n in ("created", "updated")]
+        outcomes = set()
+        for url, accept, status in [*_questions(place), *((url, RESULT, 200) for url in then)]:
+            target = quote(url, safe=":")
+            expected = await get(place.devnet.nodes[0].url, target, accept)
+            found = await get(place.full.url, target, accept)
+            assert found[0] == expected[0] == status, (url, found)
+            assert found[1] == expected[1], url
+            if accept in (DOCUMENT, JSON, URLS):
+                assert found[2] == expected[2], url
+                continue
+            assert strict_json.encode(_plain(found[2])) == strict_json.encode(_plain(expected[2]))
+            if status in (200, 404, 410):
+                (verdict,) = verify_answer(found[2], asked=[url], options={}, basis=basis)
+                outcomes.add(verdict.outcome)
+        assert outcomes == set(Outcome)
+
+    place.runner.run(run())
+
+
+def test_full_node_gives_the_same_batch_and_history(place: Place) -> None:
+    dids = [place.identity.did, place.gone, STRANGER]
+    basis = place.basis()
+
+    async def run() -> None:
+        height = await height_of(place.devnet, place.full.index)
+        await until_height(place.devnet, height, [0])
+        shown = []
+        for node in (place.devnet.nodes[0], place.full):
+            async with RpcClient(node.url) as client:
+                batch = await client.call("did_resolveBatch", dids=dids, height=height)
+                history = await client.call("did_history", did=dids[0], limit=100)
+            for answer, asked in ((batch, dids), (history, dids[:1])):
+                data = json.dumps(answer).encode()
+                assert len(verify_answer(data, asked=asked, options={}, basis=basis)) == len(asked)
+            batch["proof"].pop("certificate")  # nodes hold different signers of the same block
+            shown.append((batch, history["operations"]))
+        assert shown[0] == shown[1]
+        flags = [operation["nullifiedBy"] for operation in shown[0][1]]
+        assert flags == [None, None, 3, None]
+
+    place.runner.run(run())
+
+
+# --- lies ---
+
+
+def _lies(place: Place, honest: bytes, absent: bytes) -> dict[str, Lie]:
+    """By name. `absent` is the full node's answer about a DID that nobody created."""
+    answer = json.loads(honest)
+
+    def alter(body: bytes) -> bytes:
+        return body.replace(b"https://again.example/", b"https://evil.example/")
+
+    def flip(body: bytes) -> bytes:
+        lie = json.loads(body)
+        lie["didDocumentMetadata"]["versionId"] = place.identity.operations[1].version_id
+        return json.dumps(lie).encode()
+
+    def dress_up(body: bytes) -> bytes:
+        """The older state under the newest header."""
+        lie, fresh = json.loads(place.older), _proof(answer)
+        _proof(lie).update(header=fresh["header"], certificate=fresh["certificate"])
+        return json.dumps(lie).encode()
+
+    def sign_off(body: bytes) -> bytes:
+        lie = json.loads(body)
+        _proof(lie)["certificate"] = encode_base64url(bytes(300))
+        return json.dumps(lie).encode()
+
+    return {
+        "altered document": alter,
+        "altered metadata": flip,
+        "stale height": lambda body: place.older,
+        "stale height, new header": dress_up,
+        "no votes": sign_off,
+        "wrong chain": lambda body: place.foreign,
+        "hidden DID": lambda body: absent.replace(STRANGER.encode(), place.identity.did.encode()),
+        "hidden DID, as of before it was": lambda body: place.hidden,
+    }
+
+
+def _proof(answer: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = answer["didDocumentMetadata"]["proof"]
     return found
 
 
-async def _get(node: DevnetNode, target: str, accept: str = "*/*") -> tuple[int, Any]:
-    async with (
-        aiohttp.ClientSession(headers={"Accept": accept}) as http,
-        http.get(f"{node.url}/1.0/identifiers/{target}", allow_redirects=False) as answer,
-    ):
-        text = await answer.read()
-        return answer.status, json.loads(text) if text else answer.headers["Location"]
+@dataclass
+class Heard:
+    """What the proxy said, by lie, "" being the truth; and the age that the caller accepts then."""
+
+    bodies: dict[str, bytes]
+    now_ms: int
+    max_age_ms: int
 
 
-def _without_proof(answer: Any) -> Any:
-    plain = copy.deepcopy(answer)
-    for name in ("didDocumentMetadata", "didResolutionMetadata", "contentMetadata"):
-        if isinstance(plain, dict) and name in plain:
-            plain[name].pop("proof", None)
-    return plain
+@pytest.fixture(scope="module")
+def heard(place: Place) -> Heard:
+    did = place.identity.did
+
+    async def run() -> Heard:
+        async with running_liar(place.full.url) as liar:
+            _, _, honest = await get(liar.url, did)
+            _, _, absent = await get(liar.url, STRANGER)
+            bodies = {}
+            for name, lie in {"": tell_truth, **_lies(place, honest, absent)}.items():
+                liar.lie = lie
+                _, _, bodies[name] = await get(liar.url, did)
+        now_ms = time.time_ns() // 1_000_000
+        # Younger than the older answers by a second at least, older than the newest block.
+        stale_ms = max(_block_time_ms(place, body) for body in (place.older, place.hidden))
+        return Heard(bodies, now_ms, now_ms - stale_ms - 1000)
+
+    return place.runner.run(run())
 
 
-def _verify(folder: Path, trust: Path, answer: Any, did: str, *more: str) -> tuple[int, str]:
-    path = folder / "answer.json"
-    path.write_text(json.dumps(answer))
-    done = zynk("did", "verify", str(path), "--trust", str(trust), "--did", did, *more)
-    return done.returncode, done.stdout + done.stderr
+def _block_time_ms(place: Place, body: bytes) -> int:
+    basis = place.basis()
+    (verdict,) = verify_answer(body, asked=[place.identity.did], options={}, basis=basis)
+    return verdict.time_ms
 
 
-async def _same_answers(devnet: Devnet, full: DevnetNode, did: str, versions: list[str]) -> None:
-    validator = devnet.nodes[0]
-    _, newest = await _get(validator, did)
-    created = newest["didDocumentMetadata"]["created"]
-    for target, accept in (
-        (did, "*/*"), (did, "application/did+json"), (STRANGER, "*/*"), ("did:web:a", "*/*"),
-        (f"{did}?versionId={versions[0]}", "*/*"), (f"{did}?versionId={versions[1]}", "*/*"),
-        (f"{did}?versionTime={created}", "*/*"), (f"{did}?asOfHeight=1", "*/*"),
-        (f"{did}%23nothing", "*/*"), (f"{did}?service=files", "text/uri-list"),
-        (f"{did}?service=files", "application/did-url-dereferencing"),
-    ):  # fmt: skip
-        expected, found = await _get(validator, target, accept), await _get(full, target, accept)
-        assert found[0] == expected[0], target
-        if found[0] == 200 or isinstance(found[1], str):
-            assert _without_proof(found[1]) == _without_proof(expected[1]), target
+def test_lies_are_caught_by_the_python_verifier(place: Place, heard: Heard) -> None:
+    basis = place.basis(now_ms=heard.now_ms, max_age_ms=heard.max_age_ms)
+    for name, body in heard.bodies.items():
+        if not name:
+            verify_answer(body, asked=[place.identity.did], options={}, basis=basis)
+            continue
+        assert body != heard.bodies[""]
+        with pytest.raises(InvalidInputError) as caught:
+            verify_answer(body, asked=[place.identity.did], options={}, basis=basis)
+        assert ("stale" in str(caught.value)) is (body in (place.older, place.hidden)), name
 
 
-async def _same_batch(devnet: Devnet, full: DevnetNode, did: str) -> None:
-    genesis, height = genesis_of(devnet), await height_of(devnet, 4)
-    shown = []
-    for node in (devnet.nodes[0], full):
-        async with RpcClient(node.url) as client:
-            answer = await client.call("did_resolveBatch", dids=[did, STRANGER], height=height)
-        verify_batch(
-            answer, dids=[did, STRANGER], trusted=genesis.validators, chain_id=genesis.chain_id,
-            max_age_ms=None, now_ms=None,
-        )  # fmt: skip
-        answer["proof"].pop("certificate")  # nodes hold different signers of the same block
-        shown.append(answer)
-    assert shown[0] == shown[1]
+def test_lies_about_older_versions_are_caught(place: Place) -> None:
+    did, ids = place.identity.did, [o.version_id for o in place.identity.operations]
+    stolen = f"{did}?versionId={ids[2]}"
+    basis = place.basis()
 
-
-def _trust_later(folder: Path, node: DevnetNode, genesis: Path, did: str, older: Any) -> None:
-    """With what a light client keeps, and with a header's hash, in place of the genesis."""
-    light = zynk(
-        "light", "--trust", str(genesis), "--primary", node.url, "--home", str(folder / "light"),
-        "--once", "--json",
-    )  # fmt: skip
-    assert light.returncode == 0, light.stderr
-    head = json.loads(light.stdout)
-    (kept,) = (folder / "light").rglob("trusted.bin")
-    point = folder / "point.json"
-    pinned = {"chain_id": "zynk-e2e", "height": head["height"], "header_hash": head["hash"]}
-    point.write_text(json.dumps({"type": "zynk-trust-point/1", **pinned}))
-    for trust, more, question in (
-        (kept, (), ("--as-of-height", str(head["height"]))),
-        (point, ("--rpc", node.url), ("--service", "files")),
-    ):
-        asked = ("--rpc", node.url, "--trust", str(trust))
-        found = zynk("did", "resolve", did, *asked, *question)
-        assert (found.returncode, "VERIFIED: " in found.stderr) == (0, True), found.stderr
-        assert _verify(folder, trust, json.loads(found.stdout), did, *question, *more)[0] == 0
-    assert zynk("did", "history", did, "--rpc", node.url, "--trust", str(kept)).returncode == 0
-    code, text = _verify(folder, kept, older, did, "--max-age", "any")
-    assert (code, "CANNOT TELL" in text) == (9, True), text
-
-
-def _lies(
-    answer: dict[str, Any], older: dict[str, Any]
-) -> dict[str, Callable[[dict[str, Any]], Any]]:
-    proof = answer["didDocumentMetadata"]["proof"]
-    old_proof = older["didDocumentMetadata"]["proof"]
-
-    def move(lie: dict[str, Any]) -> None:
-        lie["didDocument"]["service"][0]["serviceEndpoint"] = "https://evil.example/"
-
-    def dress_up(lie: dict[str, Any]) -> None:
-        lie.update(copy.deepcopy(older))
-        lie["didDocumentMetadata"]["proof"].update(
-            header=proof["header"], certificate=proof["certificate"]
-        )
-
-    def forge(lie: dict[str, Any]) -> None:
-        lie["didDocumentMetadata"]["proof"]["certificate"] = encode_base64url(bytes(300))
-
-    def mix(lie: dict[str, Any]) -> None:
-        lie["didDocumentMetadata"]["proof"]["header"] = old_proof["header"]
-
-    return {"altered document": move, "stale state": dress_up, "no votes": forge, "mixed": mix}
-
-
-def test_full_node_resolves_as_a_validator_does_and_a_liar_is_caught(tmp_path: Path) -> None:
     async def run() -> None:
-        async with running_devnet() as devnet:
-            service = ("--service", "files", "Files", "https://files.example/")
-            made = await asyncio.to_thread(_did, devnet, "create", *service)
-            did = made["did"]
-            _, older = await _get(devnet.nodes[0], did)
-            await asyncio.sleep(1.1)  # so that the two versions have different times
-            moved = ("--service", "files", "Files", "https://files.example/2")
-            changed = await asyncio.to_thread(_did, devnet, "update", did, *moved)
-            index = add_full_node(devnet)
-            await devnet.start([index])
-            await until_height(devnet, await height_of(devnet, 0), [index])
-            await until_status(
-                devnet, index, "the node has synced", lambda s: not s["sync"]["syncing"]
-            )
-            full = devnet.nodes[index]
-            await _same_answers(devnet, full, did, [made["version"], changed["version"]])
-            await _same_batch(devnet, full, did)
+        async with running_liar(place.full.url) as liar:
+            _, _, theft = await get(liar.url, f"{stolen}&asOfHeight={place.identity.heights[2]}")
+            _, _, first = await get(liar.url, f"{did}?versionId={ids[0]}")
+            created = json.loads(first)["didDocumentMetadata"]["created"]
+            for asked, lie in (
+                (stolen, lambda _: theft),  # as if nobody had set it aside
+                (f"{did}?versionId={ids[1]}", lambda _: first),
+                (f"{did}?versionTime={created}", lambda _: place.hidden),  # of a block before
+                (f"{did}?versionId={ids[1]}", lambda body: body.replace(b"second", b"evil12")),
+            ):
+                liar.lie = tell_truth
+                _, _, honest = await get(liar.url, asked)
+                verify_answer(honest, asked=[asked], options={}, basis=basis)
+                liar.lie = lie
+                _, _, heard = await get(liar.url, asked)
+                assert heard != honest
+                with pytest.raises(InvalidInputError):
+                    verify_answer(heard, asked=[asked], options={}, basis=basis)
 
-            trust = devnet.nodes[0].home / cfg.GENESIS_FILE
-            _, answer = await _get(full, did)
-            _, absent = await _get(full, STRANGER)
-            _, version = await _get(full, f"{did}?versionId={made['version']}")
-            other = Devnet.create(tmp_path / "other", chain_id="zynk-e2e")
-            foreign = other.nodes[0].home / cfg.GENESIS_FILE
+    place.runner.run(run())
 
-            def check() -> None:
-                def verify(answer: Any, *more: str, trust: Path = trust) -> tuple[int, str]:
-                    return _verify(tmp_path, trust, answer, did, *more)
 
-                assert verify(answer)[0] == 0, verify(answer)
-                assert verify(version, "--version-id", made["version"])[0] == 0
-                for name, change in _lies(answer, older).items():
-                    lie = copy.deepcopy(answer)
-                    change(lie)
-                    code, text = verify(lie)
-                    assert (code, "NOT VERIFIED" in text) == (1, True), (name, text)
-                hidden = json.loads(json.dumps(absent).replace(STRANGER, did))
-                for lie, more in (
-                    (hidden, ()), (version, ()), (answer, ("--version-id", made["version"])),
-                ):  # fmt: skip
-                    assert verify(lie, *more)[0] == 1
-                assert verify(answer, trust=foreign)[0] == 1
-                time.sleep(2)
-                code, text = verify(older, "--max-age", "1")
-                assert (code, "TOO OLD" in text) == (8, True), text
-                _trust_later(tmp_path, devnet.nodes[0], trust, did, older)
+def test_lies_are_caught_by_the_javascript_verifier(place: Place, heard: Heard) -> None:
+    genesis = place.genesis
+    trust = TrustPoint(
+        chain_id=genesis.chain_id, height=0, time_ms=genesis.time_ms,
+        validators=genesis.validators, trusting_period_ms=TRUSTING_PERIOD_MS,
+        header_hash=genesis.genesis_hash,
+    )  # fmt: skip
+    basis = Bundle(
+        name="", trust=trust, proof=b"", now_ms=heard.now_ms, max_age_ms=heard.max_age_ms,
+        expected=None,
+    )  # fmt: skip
+    items = [
+        {**basis.to_json(), "kind": "did", "did": place.identity.did, "answer": body.decode()}
+        for body in heard.bodies.values()
+    ]
+    verdicts = dict(zip(heard.bodies, run_js(items), strict=True))
+    for name, verdict in verdicts.items():
+        assert (verdict == "valid") is (not name), verdicts
+        is_old = heard.bodies[name] in (place.older, place.hidden)
+        assert (verdict == "too-old") is is_old, verdicts
 
-            await asyncio.to_thread(check)
 
-    asyncio.run(run())
+def test_lies_are_caught_on_the_command_line(place: Place, heard: Heard, tmp_path: Path) -> None:
+    trust = place.devnet.nodes[0].home / cfg.GENESIS_FILE
+    for name, age_s in (("", "3600"), ("altered document", "3600"), ("stale height", "1")):
+        path = tmp_path / "answer.json"
+        path.write_bytes(heard.bodies[name])
+        done = zynk(
+            *("did", "verify", str(path), "--trust", str(trust)),
+            *("--did", place.identity.did, "--max-age", age_s),
+        )
+        assert done.returncode == (1 if name else 0), (name, done.stdout, done.stderr)
+        assert ("NOT VERIFIED" in done.stdout + done.stderr) is bool(name)

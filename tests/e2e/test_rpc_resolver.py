@@ -283,28 +283,33 @@ def test_versions_are_resolved_and_verify(past: History) -> None:
 
 
 def test_caches_may_keep_only_what_can_not_change(past: History) -> None:
-    settled, fresh = f"versionId={past.versions[1]}", f"versionId={past.versions[2]}"
-    head = f"versionId={past.versions[3]}"
-    document = "application/did"
+    first, second = f"versionId={past.versions[0]}", f"versionId={past.versions[1]}"
+    head, then = f"versionId={past.versions[3]}", f"versionTime={format_time(past.times[1])}"
+    document, urls = "application/did", "text/uri-list"
+    always = (
+        ("", "*/*", REVALIDATE),
+        ("", document, REVALIDATE),
+        (first, document, IMMUTABLE),  # nothing sets a create aside
+        (f"asOfHeight={past.heights[3]}", "*/*", IMMUTABLE),
+        (head, "*/*", REVALIDATE),  # what follows it is still to come
+    )
+    # A recovery that sets the head aside can reach back to any version but the create.
+    open_ = [(first, "*/*"), (second, document), (then, document), (head, document)]
+    settled = _make_past()
+    settled.world.time_ms += 4 * DAY_MS
+    settled.world.block([])
+    closed = [*open_, (second, "*/*"), (then, "*/*"), (f"{second}&service=s", urls)]
 
     async def scenario() -> None:
-        async with serving(past) as client:
-            for query, accept, expected in (
-                ("", "*/*", REVALIDATE),
-                ("", document, REVALIDATE),
-                (settled, "*/*", IMMUTABLE),
-                (settled, document, IMMUTABLE),
-                (fresh, document, IMMUTABLE),
-                (fresh, "*/*", REVALIDATE),  # what follows it can still be set aside
-                (head, document, REVALIDATE),
-                (head, "*/*", REVALIDATE),
-                (f"versionTime={format_time(past.times[1])}", document, IMMUTABLE),
-                (f"asOfHeight={past.heights[3]}", "*/*", IMMUTABLE),
-                (f"{settled}&service=s", "text/uri-list", IMMUTABLE),
-            ):
-                answer = await client.ask(f"{client.did}?{query}", accept)
-                assert answer.headers["Cache-Control"] == expected, (query, accept)
-                assert answer.headers["Vary"] == "Accept"
+        for history, expected in (
+            (past, [*always, *((*asked, REVALIDATE) for asked in open_)]),
+            (settled, [*always, *((*asked, IMMUTABLE) for asked in closed)]),
+        ):
+            async with serving(history) as client:
+                for query, accept, cache in expected:
+                    answer = await client.ask(f"{client.did}?{query}", accept)
+                    assert answer.headers["Cache-Control"] == cache, (query, accept)
+                    assert answer.headers["Vary"] == "Accept"
 
     run(scenario())
 

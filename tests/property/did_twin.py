@@ -2,7 +2,8 @@
 
 It reads operations with `json`, knows nothing of the modules in `did/`, keeps every version of
 every DID in plain lists, and works everything out anew from those: who may act, what a recovery
-sets aside, until when, the rows of state byte for byte, and what a resolver must say.
+sets aside, until when, the rows of state byte for byte, and what a resolver must say, of the newest
+version and of older ones. What was known at a height is what it noted down at that height.
 """
 
 from __future__ import annotations
@@ -94,6 +95,24 @@ class Version:
         return codec.encode([self.seq, self.height, self.time_ms, self.encoded])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Which version is asked for, by options of resolution."""
+
+    version_id: str | None = None
+    time_s: int | None = None
+    as_of_height: int | None = None
+
+    @property
+    def options(self) -> Json:
+        given = {
+            "versionId": self.version_id,
+            "versionTime": None if self.time_s is None else time_text(self.time_s * 1000),
+            "asOfHeight": self.as_of_height,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
 class Refused(Exception):
     """An operation fails; the first argument is its code."""
 
@@ -108,6 +127,8 @@ class Twin:
     height: int = 0
     time_ms: int = 0
     dids: dict[str, list[Version]] = field(default_factory=dict)
+    known: dict[str, list[tuple[int, list[Version]]]] = field(default_factory=dict)
+    """By DID: (height, the versions that lived after it), for each height that changed them."""
 
     def run(self, encoded: bytes, form: Json | None) -> str:
         """Execute; returns "ok" or the code of the failure. `form` None: broken on purpose."""
@@ -164,6 +185,7 @@ class Twin:
                 document=None if ends else body["document"],
             )
         )
+        self.known.setdefault(did, []).append((self.height, living(versions)))
 
     def _change(self, form: Json, versions: list[Version]) -> tuple[int, list[Version]]:
         head, body = living(versions)[-1], form["body"]
@@ -218,6 +240,40 @@ class Twin:
         }
         return None if head.document is None else resolved(did, head.document), metadata
 
+    def older(self, did: str, question: Question) -> tuple[Json | None, Json] | str:
+        """The same of the version that is asked for, or the code of the error."""
+        versions, as_of = self.dids[did], question.as_of_height
+        if as_of is not None and as_of > self.height:
+            return "INVALID_OPTIONS"
+        if question.time_s is not None and question.time_s >= self.time_ms // 1000:
+            return "INVALID_OPTIONS"
+        height = self.height if as_of is None else as_of
+        line = next((line for at, line in reversed(self.known[did]) if at <= height), [])
+        wanted = [
+            at
+            for at, version in enumerate(line)
+            if question.version_id in (None, version.version_id)
+            and (question.time_s is None or version.time_ms // 1000 <= question.time_s)
+        ]
+        if not wanted:
+            return "NOT_FOUND"
+        version, later = line[wanted[-1]], line[wanted[-1] + 1 :][:1]
+        if version is versions[-1]:
+            return self.answer(did)
+        is_open = version.seq > 0 and as_of is None
+        until_ms = final_at_ms(versions) if is_open else 0
+        metadata = {
+            "created": time_text(versions[0].time_ms),
+            "versionId": version.version_id,
+            "canonicalId": did,
+            "updated": time_text(version.time_ms) if version.seq else None,
+            "deactivated": True if version.document is None else None,
+            "disputeUntil": time_text(until_ms) if until_ms else None,
+            "nextVersionId": later[0].version_id if later else None,
+            "nextUpdate": time_text(later[0].time_ms) if later else None,
+        }
+        return None if version.document is None else resolved(did, version.document), metadata
+
     def rows(self) -> dict[tuple[str, bytes], bytes]:
         """All rows of state that DIDs have: (domain, identifier) -> bytes."""
         found: dict[tuple[str, bytes], bytes] = {}
@@ -245,11 +301,17 @@ def disputed(line: list[Version], time_ms: int) -> list[Version]:
 
 
 def final_at_ms(versions: list[Version]) -> int:
-    """When the head can no longer be set aside, by trying every fork; 0 if it never could."""
+    """When the head can no longer be set aside; 0 if it never could."""
+    return final_time_of(versions, versions[-1])
+
+
+def final_time_of(versions: list[Version], version: Version) -> int:
+    """When a living version can no longer be set aside, by trying every fork before it; 0 if it
+    could not be when the head came."""
     line = living(versions)
     forks = [
         line[at].until_ms
-        for at in range(1, len(line))
+        for at in range(1, line.index(version) + 1)
         if line[at - 1].tiers and all(v.authority < 3 for v in line[at:])
     ]
     return max((until for until in forks if until > line[-1].time_ms), default=0)

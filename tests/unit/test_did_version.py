@@ -36,6 +36,7 @@ from tests.vectors.did_world import (
     key_list,
 )
 
+WINDOW_MS = 72 * 3600 * 1000
 STRANGER = encode_did(bytes(32))
 
 
@@ -272,6 +273,41 @@ def test_a_second_that_may_hold_another_block_has_no_answer_yet() -> None:
     answer = history.ask(history.world.view(), **second)
     assert answer["didDocumentMetadata"]["versionId"].startswith("2-")
     history.verify(answer, **second)
+
+
+def test_future_of_a_did_that_does_not_exist_is_open(past: History) -> None:
+    view = past.world.view()
+    for query in (
+        {"version_time": "2099-01-01T00:00:00Z"},
+        {"as_of_height": past.world.height + 1},
+    ):
+        answer = resolver.resolve(view, STRANGER, read_version_query(*_texts(query)))
+        assert answer["didResolutionMetadata"]["error"]["type"].endswith("#INVALID_OPTIONS")
+        absent = resolver.resolve(view, STRANGER)  # true now, and no answer about then
+        with pytest.raises(InvalidInputError):
+            past.verify(absent, STRANGER, **query)
+
+
+@pytest.mark.parametrize("later_ms", [1, WINDOW_MS])
+def test_older_version_is_not_called_final_before_it_is(later_ms: int) -> None:
+    """By a thief who drops the tiers: the newest version's window is that of the one before it. Or
+    in a window that governance has shortened since."""
+    history = History(ChainParams(dispute_window_ms=WINDOW_MS))
+    history.create()
+    dropped = document("thief")
+    history._run(history._build(update_operation, document=dropped, recovery=[]), dropped)
+    until_ms = history.world.time_ms + WINDOW_MS
+    history.world.set_params(ChainParams(dispute_window_ms=later_ms))
+    history.world.time_ms = until_ms - 3_000
+    history._run(history._build(update_operation, document=dropped, recovery=[]), dropped)
+    query = {"version_id": history.versions[1]}
+    answer = history.ask(history.world.view(), **query)
+    history.verify(answer, **query)
+    assert answer["didDocumentMetadata"]["disputeUntil"] == format_time(until_ms)
+    history.world.time_ms = until_ms - 1_001
+    history.recover(2)  # at the last millisecond
+    answer = history.ask(history.world.view(), **query)
+    assert history.verify(answer, **query).outcome is Outcome.NOT_FOUND
 
 
 def test_unknown_did_has_no_versions(past: History) -> None:
