@@ -223,7 +223,7 @@ def compute_cache_control(options: Options, metadata: Mapping[str, Any], *, is_r
     shown too, is what followed it."""
     if options.version is None:
         return REVALIDATE
-    proof = metadata["proof"]
+    (proof,) = metadata["proof"]
     record = Record.decode(decode_base64url(proof["record"], bytes_max=RECORD_BYTES_MAX))
     header = Header.decode(decode_base64url(proof["header"], bytes_max=HEADER_BYTES_MAX))
     window_ms = record.dispute_until_ms - record.updated_ms if record.dispute_until_ms else -1

@@ -49,7 +49,8 @@ async function lookUpOnce(did, point) {
     return { ...history, reason: `history: ${history.reason}`, said: texts.join("\n") };
   }
   if (!isSameRecord(judged.record, history.record)) return null;
-  const { proof } = judged.record === null ? answer.didResolutionMetadata : answer.didDocumentMetadata;
+  const metadata = judged.record === null ? answer.didResolutionMetadata : answer.didDocumentMetadata;
+  const [proof] = metadata.proof; // one, since the verdict is on it
   const sets = proof.handoffs.map((step) => fromBase64url(step.nextValidators, 16 * 1024));
   const older = judged.verdict === Verdict.VALID ? history : judged;
   return {

@@ -106,23 +106,23 @@ async def _same_batch(devnet: Devnet, full: DevnetNode, did: str) -> None:
 def _lies(
     answer: dict[str, Any], older: dict[str, Any]
 ) -> dict[str, Callable[[dict[str, Any]], Any]]:
-    proof = answer["didDocumentMetadata"]["proof"]
-    old_proof = older["didDocumentMetadata"]["proof"]
+    (proof,) = answer["didDocumentMetadata"]["proof"]
+    (old_proof,) = older["didDocumentMetadata"]["proof"]
 
     def move(lie: dict[str, Any]) -> None:
         lie["didDocument"]["service"][0]["serviceEndpoint"] = "https://evil.example/"
 
     def dress_up(lie: dict[str, Any]) -> None:
         lie.update(copy.deepcopy(older))
-        lie["didDocumentMetadata"]["proof"].update(
+        lie["didDocumentMetadata"]["proof"][0].update(
             header=proof["header"], certificate=proof["certificate"]
         )
 
     def forge(lie: dict[str, Any]) -> None:
-        lie["didDocumentMetadata"]["proof"]["certificate"] = encode_base64url(bytes(300))
+        lie["didDocumentMetadata"]["proof"][0]["certificate"] = encode_base64url(bytes(300))
 
     def mix(lie: dict[str, Any]) -> None:
-        lie["didDocumentMetadata"]["proof"]["header"] = old_proof["header"]
+        lie["didDocumentMetadata"]["proof"][0]["header"] = old_proof["header"]
 
     return {"altered document": move, "stale state": dress_up, "no votes": forge, "mixed": mix}
 

@@ -357,7 +357,7 @@ def test_a_did_resolves_over_http_for_any_origin(
             assert found == {"id": "did:zynk:z1"}
         elif status == 200:
             assert found["didDocument"]["id"] == "did:zynk:z1"
-            assert found["didDocumentMetadata"]["proof"]["certificate"]
+            assert found["didDocumentMetadata"]["proof"][0]["certificate"]
 
     run(scenario())
 

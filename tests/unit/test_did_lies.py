@@ -196,7 +196,8 @@ def test_stale_answer_with_a_newer_header_is_caught() -> None:
     question.verify(newer)
     lie = copy.deepcopy(before)
     for name in ("header", "certificate"):
-        lie["didDocumentMetadata"]["proof"][name] = newer["didDocumentMetadata"]["proof"][name]
+        proof = newer["didDocumentMetadata"]["proof"][0]
+        lie["didDocumentMetadata"]["proof"][0][name] = proof[name]
     with pytest.raises(InvalidInputError, match="root"):
         question.verify(lie)
 
@@ -205,9 +206,9 @@ def test_certificate_of_another_block_does_not_make_a_header_final() -> None:
     past = _make_past()
     answer = resolver.resolve(past.world.view(), past.did)
     past.world.block([])
-    later = resolver.resolve(past.world.view(), past.did)["didDocumentMetadata"]["proof"]
+    later = resolver.resolve(past.world.view(), past.did)["didDocumentMetadata"]["proof"][0]
     lie = copy.deepcopy(answer)
-    lie["didDocumentMetadata"]["proof"]["certificate"] = later["certificate"]
+    lie["didDocumentMetadata"]["proof"][0]["certificate"] = later["certificate"]
     with pytest.raises(InvalidInputError):
         Asked(answer, [past.did], {}).verify(lie)
 

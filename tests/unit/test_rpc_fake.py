@@ -180,7 +180,7 @@ class FakeNodeApi:
             "didDocumentMetadata": {
                 "versionId": version_id or "0-x",
                 **({"deactivated": True} if did == "did:zynk:gone" else {}),
-                "proof": DID_PROOF,
+                "proof": [DID_PROOF],
             },
             "didResolutionMetadata": {"contentType": "application/did"},
         }

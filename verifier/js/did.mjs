@@ -121,7 +121,9 @@ export async function judgeResolution(answer, did, trust, nowMs, maxAgeMs = null
     const { didDocument, didResolutionMetadata, didDocumentMetadata } = answer;
     check(isObject(didResolutionMetadata) && isObject(didDocumentMetadata), "metadata is not an object");
     const isFound = !("error" in didResolutionMetadata);
-    const { proof, ...rest } = isFound ? didDocumentMetadata : didResolutionMetadata;
+    const { proof: proofs, ...rest } = isFound ? didDocumentMetadata : didResolutionMetadata;
+    check(Array.isArray(proofs) && proofs.length === 1, "proof is not a list of one item");
+    const [proof] = proofs;
     const judged = await judgeProof(proof, did, trust, nowMs, maxAgeMs);
     if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(judged.verdict)) return judged;
     const { record } = judged;
