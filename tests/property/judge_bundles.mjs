@@ -4,6 +4,7 @@
 import { createInterface } from "node:readline";
 import { decodeValidatorSet, judge } from "../../verifier/js/chain.mjs";
 import { Invalid, fromHex, isValidSignature, toHex } from "../../verifier/js/codec.mjs";
+import { judgeAnswer } from "../../verifier/js/answer.mjs";
 import { canonicalJson, judgeResolution, parseJson } from "../../verifier/js/did.mjs";
 import { judgeHistory } from "../../verifier/js/history.mjs";
 import { Bisection, compareWitness, decodeLightBlock, verifySequential } from "../../verifier/js/light.mjs";
@@ -14,12 +15,15 @@ const judges = {
     const { verdict, header } = await judge(fromHex(b.proof), trust, nowMs, maxAgeMs);
     return `${verdict} ${header?.height ?? "-"}`;
   },
-  async did(b, trust, nowMs, maxAgeMs) {
-    return (await judgeResolution(b.answer, b.did, trust, nowMs, maxAgeMs)).verdict;
+  async resolution(b, trust, nowMs, maxAgeMs) {
+    return (await judgeResolution(b.texts[0], b.asked, trust, nowMs, maxAgeMs)).verdict;
+  },
+  async answer(b, trust, nowMs, maxAgeMs) {
+    return (await judgeAnswer(b.texts[0], b.asked, b.options, trust, nowMs, maxAgeMs)).verdict;
   },
   async history(b, trust, nowMs, maxAgeMs) {
     try {
-      const { verdict, operations } = await judgeHistory(b.pages.map(parseJson), b.did, trust, nowMs, maxAgeMs);
+      const { verdict, operations } = await judgeHistory(b.texts.map(parseJson), b.asked, trust, nowMs, maxAgeMs);
       return `${verdict} ${canonicalJson((operations ?? []).map((o) => [o.changesAuthority, o.authority]))}`;
     } catch (error) {
       if (!(error instanceof Invalid)) throw error;

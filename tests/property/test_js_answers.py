@@ -82,7 +82,7 @@ def test_both_verifiers_agree_on_did_answers_and_receipts(tmp_path: Path) -> Non
         for did in (light.did, OTHER):
             true = json.loads(json.dumps(await node.did_resolve(did, None, None)))
             for answer in variants(true):
-                items.append(item(kind="did", did=did, answer=answer))
+                items.append(item(kind="resolution", asked=did, texts=[json.dumps(answer)]))
                 expected.append(is_true_answer(did, answer))
         shown = await node.audit_receipt(light.leaf, 0)
         receipt = bytes_of_text(str(shown["receipt"]))
