@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import re
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -45,21 +44,6 @@ def test_the_page_and_the_verifier_are_package_data() -> None:
     for package, folder in (("rpc", "page"), ("verifier", "js")):
         assert data[package].split() == [f"{folder}/*"]
         assert len(list((ROOT / package / folder).iterdir())) > 5
-
-
-def test_chain_did_and_receipt_with_all_they_import_are_at_most_900_lines() -> None:
-    """What an integrator takes who wants these three; the other modules rest on them."""
-    folder = ROOT / "verifier" / "js"
-    taken: dict[str, str] = {}
-    wanted = ["chain.mjs", "did.mjs", "receipt.mjs"]
-    while wanted:
-        name = wanted.pop()
-        taken[name] = (folder / name).read_text()
-        wanted += set(re.findall(r'from "\./([a-z_]+\.mjs)"', taken[name])) - taken.keys()
-    assert taken.keys() == {"chain.mjs", "codec.mjs", "did.mjs", "receipt.mjs"}
-    lines = [line for text in taken.values() for line in text.splitlines()]
-    assert len(lines) <= 900
-    assert max(len(line) for line in lines) <= 132
 
 
 def test_each_top_level_name_has_one_owner() -> None:

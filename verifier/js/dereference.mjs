@@ -6,7 +6,7 @@
 import { Invalid, check } from "./codec.mjs";
 import { guarded } from "./chain.mjs";
 import {
-  RELATIONSHIPS, canonicalJson, errorObject, foundResult, hasMembers, isObject, isRefused, parseJson,
+  ERROR_PREFIX, RELATIONSHIPS, canonicalJson, foundResult, hasMembers, isObject, isRefused, parseJson,
 } from "./did.mjs";
 import { judgeVersion, readHeight, readVersionQuery } from "./version.mjs";
 
@@ -21,9 +21,10 @@ const TEXTS = ["versionId", "versionTime", "service", "serviceType", "relativeRe
 
 /** The document has nothing there; `form` is the error object of a true answer. */
 class NothingThere extends Error {
-  constructor(code, detail, prefix) {
+  constructor(code, detail, prefix = ERROR_PREFIX) {
     super(detail);
-    this.form = errorObject(code, detail, prefix);
+    const title = code[0] + code.slice(1).toLowerCase().replaceAll("_", " ");
+    this.form = { type: prefix + code, title, detail };
   }
 }
 

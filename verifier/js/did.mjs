@@ -8,6 +8,7 @@ import { Verdict, guarded, joinFinality, judgeDecoded, verifyStateProof } from "
 const PREFIX = "did:zynk:";
 export const SHA2_256 = [0x12, 0x20];
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+export const ERROR_PREFIX = "https://www.w3.org/ns/did#";
 const CONTEXT = ["https://www.w3.org/ns/did/v1.1"];
 export const RELATIONSHIPS = ["authentication", "assertionMethod", "keyAgreement", "capabilityInvocation", "capabilityDelegation"];
 const PROOF_MEMBERS = ["type", "record", "stateProof", "header", "certificate", "handoffs"];
@@ -225,14 +226,9 @@ export const foundResult = (didDocument, didDocumentMetadata) => ({
   didDocument, didResolutionMetadata: { contentType: "application/did" }, didDocumentMetadata,
 });
 
-/** The RFC 9457 object of an error of DID Resolution. */
-export function errorObject(code, detail, prefix = "https://www.w3.org/ns/did#") {
-  const title = code[0] + code.slice(1).toLowerCase().replaceAll("_", " ");
-  return { type: prefix + code, title, detail };
+export function notFoundResult(detail) {
+  const error = { type: ERROR_PREFIX + "NOT_FOUND", title: "Not found", detail };
+  return { didDocument: null, didResolutionMetadata: { error }, didDocumentMetadata: {} };
 }
-
-export const notFoundResult = (detail) => ({
-  didDocument: null, didResolutionMetadata: { error: errorObject("NOT_FOUND", detail) }, didDocumentMetadata: {},
-});
 
 export const unknownResult = (did) => notFoundResult(`no operation has created ${did}`);

@@ -1,9 +1,18 @@
 // A DID's history: is it whole, which operations are nullified, who was in charge? (did/verify_history.py)
+// What an operation may hold the chain judged when it executed it; here its shape is checked as far as it
+// is read.
 
-import { check, equal, fromBase64url, hashTagged, readBytes, utf8 } from "./codec.mjs";
+import {
+  check, decode, decodeUtf8, equal, fromBase64url, hashTagged, readArray, readBytes, readInt, sha256, utf8,
+} from "./codec.mjs";
 import { guarded, verifyInclusion } from "./chain.mjs";
-import { canonicalJson, hasMembers, hashText, isRefused, judgeProof, timeText } from "./did.mjs";
-import { ENTRY_BYTES_MAX, hashEntry, readEntry } from "./oplog.mjs";
+import {
+  canonicalJson, decodeDid, decodeMultibase, hasMembers, hashText, isObject, isRefused, judgeProof, parseJson, timeText,
+} from "./did.mjs";
+
+export const ENTRY_BYTES_MAX = 16 * 1024 + 64;
+const ED25519 = [0xed, 0x01];
+const TYPES = ["create", "update", "recover", "deactivate"];
 
 /** {verdict, reason, header, record, operations} of all pages of `did_history`, in order. What
  *  `operations` holds says `verifyHistory`; an unknown DID has none, and null as its record. */
@@ -64,8 +73,37 @@ async function verifyItem(item, record) {
   const { seq, height, timeMs, versionId, hash, form } = await readEntry(raw, record);
   check(Array.isArray(item.path) && item.path.length <= 64, "log path is malformed");
   const path = item.path.map((node) => readBytes(fromBase64url(node, 32), "log path", 32));
-  await verifyInclusion(record.logRoot, record.seq + 1n, seq, await hashEntry(raw), path);
+  await verifyInclusion(record.logRoot, record.seq + 1n, seq, await sha256([0], raw), path);
   const found = { seq: Number(seq), versionId, type: form.type, height: Number(height), time: timeText(timeMs) };
   check(canonicalJson({ ...item, ...found }) === canonicalJson(item), "history item says something that its entry does not");
   return { seq: found.seq, height, timeMs, versionId, hash, form, nullifiedBy: null };
+}
+
+/** {seq, height, timeMs, hash, versionId, form} of an entry's wire bytes, which need a proof that they are
+ *  in the log of `record`. `form` is the operation's JSON; numbers are BigInt. Throws Invalid. */
+export async function readEntry(raw, record) {
+  const [seq, height, timeMs, bytes] = readArray(decode(raw, ENTRY_BYTES_MAX), 4, "operation log entry");
+  for (const number of [seq, height, timeMs]) readInt(number, "operation log number");
+  const text = decodeUtf8(readBytes(bytes, "operation", 0, 16 * 1024));
+  const form = parseJson(text);
+  check(canonicalJson(form) === text, "operation is not in canonical form");
+  checkForm(form);
+  const { sigs, ...unsigned } = form;
+  const hash = await hashTagged("did-op", utf8(canonicalJson(unsigned)));
+  const did = form.type === "create" ? hash : decodeDid(form.did);
+  check(equal(did, record.did), "operation is of another DID");
+  return { seq, height, timeMs, hash, versionId: `${form.seq}-${hashText(hash)}`, form };
+}
+
+function checkForm(form) {
+  const names = ["v", "net", "type", "seq", "expHeight", "body", "sigs"];
+  hasMembers(form, form?.type === "create" ? names : [...names, "did", "prev"]);
+  const { v, type, body } = form;
+  check(v === 1 && TYPES.includes(type) && isObject(body), "operation is malformed");
+  if (type === "deactivate") return;
+  check(Array.isArray(body.recovery ?? []), "recovery is malformed");
+  for (const list of [body.control, ...(body.recovery ?? [])]) {
+    check(Array.isArray(list?.keys) && list.threshold >= 1 && list.threshold <= list.keys.length, "key list is malformed");
+    for (const key of list.keys) decodeMultibase(key, ED25519);
+  }
 }

@@ -3,12 +3,12 @@
 // The rules are those of docs/protocol.md, "Older versions". Where the record does not decide, the answer
 // has the operation log from the version on: nothing in between or after can be left out of it.
 
-import { Invalid, check, equal, fromBase64url, readBytes } from "./codec.mjs";
+import { Invalid, check, equal, fromBase64url, readBytes, sha256 } from "./codec.mjs";
 import {
   SHA2_256, canonicalJson, decodeMultibase, didOf, expectNewest, foundResult, hasMembers, judgeResult,
   notFoundResult, timeText, toStored, versionIdOf,
 } from "./did.mjs";
-import { ENTRY_BYTES_MAX, appendLeaf, computeRoot, hashEntry, readEntry } from "./oplog.mjs";
+import { ENTRY_BYTES_MAX, readEntry } from "./history.mjs";
 
 const OPERATIONS_MAX = 512n;
 const VERSION_ID = /^(0|[1-9]\d{0,15})-(z[1-9A-HJ-NP-Za-km-z]+)$/;
@@ -110,7 +110,7 @@ async function verifySuffix(form, record) {
   const log = [];
   for (const text of entries) {
     const raw = fromBase64url(text, ENTRY_BYTES_MAX);
-    tree = await appendLeaf(tree, seq, await hashEntry(raw));
+    tree = await appendLeaf(tree, seq, await sha256([0], raw));
     const entry = await readEntry(raw, record);
     check(entry.seq === seq && entry.form.seq === Number(seq), "log entry is not the one at its place");
     log.push(entry);
@@ -118,6 +118,24 @@ async function verifySuffix(form, record) {
   }
   check(equal(await computeRoot(tree), record.logRoot), "log does not lead to the record's log root");
   return log;
+}
+
+const hashNode = (left, right) => sha256([1], left, right);
+
+// RFC 6962, from the peaks (roots of the perfect subtrees, largest first); `size` is a BigInt.
+
+/** The peaks once a leaf follows `size` others. */
+async function appendLeaf(peaks, size, leafHash) {
+  const left = [...peaks];
+  let current = leafHash;
+  for (let index = size; index & 1n; index >>= 1n) current = await hashNode(left.pop(), current);
+  return [...left, current];
+}
+
+async function computeRoot(peaks) {
+  let root = peaks.at(-1);
+  for (const peak of peaks.slice(0, -1).reverse()) root = await hashNode(peak, root);
+  return root;
 }
 
 /** What followed `log[0]`, the version asked for; null if it was the newest. Throws NoSuchVersion, or
