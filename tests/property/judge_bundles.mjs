@@ -9,6 +9,7 @@ import { canonicalJson, judgeResolution, parseJson } from "../../verifier/js/did
 import { judgeHistory } from "../../verifier/js/history.mjs";
 import { Bisection, compareWitness, decodeLightBlock, verifySequential } from "../../verifier/js/light.mjs";
 import { judgeReceipt } from "../../verifier/js/receipt.mjs";
+import { decodeReceiptJson } from "../../verifier/js/receipt_json.mjs";
 
 const judges = {
   async bundle(b, trust, nowMs, maxAgeMs) {
@@ -31,8 +32,14 @@ const judges = {
     }
   },
   async receipt(b, trust, nowMs, maxAgeMs) {
-    const salt = b.salt === undefined ? null : fromHex(b.salt);
-    return (await judgeReceipt(fromHex(b.receipt), fromHex(b.multihash), trust, nowMs, { salt, maxAgeMs })).verdict;
+    const salt = b.salt ? fromHex(b.salt) : null;
+    try {
+      const receipt = b.twin === undefined ? fromHex(b.receipt) : decodeReceiptJson(b.twin);
+      return (await judgeReceipt(receipt, fromHex(b.multihash), trust, nowMs, { salt, maxAgeMs })).verdict;
+    } catch (error) {
+      if (!(error instanceof Invalid)) throw error;
+      return "wrong"; // not the one form of a twin
+    }
   },
   async bisection(b, trust, nowMs) {
     const bisection = new Bisection(trust, BigInt(b.target));

@@ -116,7 +116,7 @@ export async function judgeProof(proof, did, trust, nowMs, maxAgeMs = null) {
     const stateProof = fromBase64url(proof.stateProof, 16 * 1024);
     await verifyStateProof(judged.header.stateRoot, rowKey(identifier), row, stateProof);
     const record = row === null ? null : readRecord(row);
-    check(record === null || equal(record.did, identifier), "record is of another DID");
+    check(record === null || equal(record.did, identifier), "record is of another DID", "state");
     return { ...judged, record };
   });
 }
@@ -151,7 +151,7 @@ export async function judgeResult(answer, did, expect, trust, nowMs, maxAgeMs) {
       didResolutionMetadata: isFound ? didResolutionMetadata : rest,
       didDocumentMetadata: isFound ? rest : didDocumentMetadata,
     };
-    check(canonicalJson(shown) === canonicalJson(expected), "answer says something that its proof does not show");
+    check(canonicalJson(shown) === canonicalJson(expected), "answer says something that its proof does not show", "content");
     return judged;
   });
 }
@@ -170,7 +170,7 @@ export async function expectNewest({ record, log, document }) {
   check(log === null, "proof is of the wrong kind for what was asked: that of an older version (judgeVersion)");
   if (!record.isActive) return foundResult(null, metadataOf(record));
   const hash = await hashTagged("did-document", utf8(canonicalJson(toStored(didOf(record), document))));
-  check(equal(hash, record.docHash), "document is not the one that the record names");
+  check(equal(hash, record.docHash), "document is not the one that the record names", "content");
   return foundResult(document, metadataOf(record));
 }
 
@@ -185,10 +185,10 @@ export function hasMembers(value, names) {
 export function toStored(did, document) {
   check(isObject(document), "document is not an object");
   const { "@context": context, id, ...stored } = document;
-  check(canonicalJson(context ?? null) === canonicalJson(CONTEXT) && id === did, "document is not of this DID");
+  check(canonicalJson(context ?? null) === canonicalJson(CONTEXT) && id === did, "document is not of this DID", "content");
   const list = (name) => (Array.isArray(stored[name]) ? stored[name] : check(false, `${name} is not a list`));
   const relative = (text) => {
-    check(typeof text === "string" && text.startsWith(did + "#"), "id is not of this DID");
+    check(typeof text === "string" && text.startsWith(did + "#"), "id is not of this DID", "content");
     return text.slice(did.length);
   };
   for (const name of RELATIONSHIPS) if (name in stored) stored[name] = list(name).map(relative);
@@ -198,7 +198,7 @@ export function toStored(did, document) {
       check(isObject(item), `${name} is malformed`);
       const { controller, ...kept } = item;
       if (name === "service") return { ...item, id: relative(item.id) };
-      check(controller === did, "controller is another DID");
+      check(controller === did, "controller is another DID", "content");
       return { ...kept, id: relative(item.id) };
     });
   }
