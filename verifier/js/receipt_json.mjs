@@ -69,7 +69,7 @@ function readHex(value) {
   return fromHex(readText(value));
 }
 
-/** 32 bytes from "z" and base58, in its one form. */
+/** The 32 bytes behind `z` and base58, in its one form. */
 function readStream(value) {
   const match = /^z(1*)([2-9A-HJ-NP-Za-km-z][1-9A-HJ-NP-Za-km-z]*)?$/.exec(readText(value).slice(0, 64));
   check(match !== null, "stream id is malformed");
