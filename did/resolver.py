@@ -1,7 +1,7 @@
 """Answers about DIDs that prove themselves (W3C DID Resolution; docs/protocol.md, "DID answers").
 
-`resolve` returns {didDocument, didResolutionMetadata, didDocumentMetadata}. The proof, in
-`didDocumentMetadata.proof` or, for NOT_FOUND, in `didResolutionMetadata.proof`, is
+`resolve` returns {didDocument, didResolutionMetadata, didDocumentMetadata}. The proof, the one item
+of the list `didDocumentMetadata.proof` or, for NOT_FOUND, `didResolutionMetadata.proof`, is
 
     {"type": "ZynkStateProof1",
      "record": base64url of the `did` row, or null where there is none,
@@ -110,7 +110,8 @@ def head_result(view: ProvenView, record: Record) -> dict[str, Any]:
 def with_proof(result: dict[str, Any], proof_object: dict[str, Any]) -> dict[str, Any]:
     """`result` with its proof where it belongs: with the metadata of what was found."""
     is_error = "error" in result["didResolutionMetadata"]
-    result["didResolutionMetadata" if is_error else "didDocumentMetadata"]["proof"] = proof_object
+    holder = result["didResolutionMetadata" if is_error else "didDocumentMetadata"]
+    holder["proof"] = [proof_object]  # DID Resolution has a set of proofs here
     return result
 
 

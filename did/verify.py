@@ -185,8 +185,14 @@ def outcome_of(result: dict[str, Any]) -> Outcome:
     return Outcome.FOUND
 
 
-def split_proof(proof: object) -> tuple[object, object]:
-    """(the plain proof object, the log of an older version's or None). Nothing is judged."""
+def split_proof(proofs: object) -> tuple[object, object]:
+    """The one item of the `proof` list in an answer's metadata, in two: (the plain proof object,
+    the log of an older version's or None). Not judged. Raises InvalidInputError if it is no such
+    list."""
+    if type(proofs) is not list or len(proofs) != 1:
+        got = f"{len(proofs)} items" if type(proofs) is list else type(proofs).__name__
+        raise InvalidInputError("proof is not a list of one item", expected="1 item", got=got)
+    (proof,) = proofs
     if type(proof) is not dict or proof.get("type") != HISTORY_PROOF_TYPE or "log" not in proof:
         return proof, None
     plain = {name: value for name, value in proof.items() if name != "log"}

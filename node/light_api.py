@@ -538,7 +538,7 @@ class LightApi:
 
 
 def _shown_proof(answer: Mapping[str, Any]) -> object:
-    """The proof object of a resolution, which is with the metadata of what was found."""
+    """The list of proofs of a resolution, which is with the metadata of what was found."""
     for name in ("didDocumentMetadata", "didResolutionMetadata"):
         holder = answer.get(name)
         if isinstance(holder, dict) and "proof" in holder:

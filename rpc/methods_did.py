@@ -70,8 +70,8 @@ DID_METHODS = (
         cost_by_param={"version_id": 50, "version_time": 50, "as_of_height": 50},
         result=record(
             didDocument=or_null(ANY_OBJECT),
-            didDocumentMetadata=record({"proof": DID_PROOF, "versionId": TEXT}),
-            didResolutionMetadata=record({"proof": DID_PROOF}),
+            didDocumentMetadata=record({"proof": array(DID_PROOF), "versionId": TEXT}),
+            didResolutionMetadata=record({"proof": array(DID_PROOF)}),
         ),
     ),
     Method(

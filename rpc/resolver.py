@@ -277,7 +277,7 @@ def compute_cache_control(options: Options, metadata: Mapping[str, Any], *, is_r
         return REVALIDATE
     if options.as_of_height is not None:
         return IMMUTABLE
-    proof = metadata["proof"]
+    (proof,) = metadata["proof"]
     record = Record.decode(decode_base64url(proof["record"], bytes_max=RECORD_BYTES_MAX))
     header = Header.decode(decode_base64url(proof["header"], bytes_max=HEADER_BYTES_MAX))
     is_open = record.dispute_until_ms > header.time_ms

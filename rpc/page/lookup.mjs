@@ -2,7 +2,7 @@
 
 import { Verdict } from "/verifier/chain.mjs";
 import { Invalid, equal, fromBase64url } from "/verifier/codec.mjs";
-import { decodeDid, judgeResolution, parseJson } from "/verifier/did.mjs";
+import { decodeDid, isRefused, judgeResolution, parseJson } from "/verifier/did.mjs";
 import { judgeHistory } from "/verifier/history.mjs";
 import { readText } from "./node.mjs";
 
@@ -23,8 +23,9 @@ export function findDid(text) {
   }
 }
 
-/** {verdict, reason, header, record, document, operations, sets, said}: `said` is what the node said, as
- *  text, and nothing else may be shown as true unless the verdict allows. Throws NodeError. */
+/** {verdict, reason, fault, header, record, document, operations, sets, said, denies, isHistory}: `said` is what
+ *  the node said, as text, and nothing else may be shown as true unless the verdict allows; `denies` that it
+ *  says the identity does not exist, `isHistory` that the history is at fault. Throws NodeError. */
 export async function lookUp(did, trust) {
   for (let tries = 1; ; tries++) {
     const found = await lookUpOnce(did, trust.last);
@@ -41,21 +42,29 @@ async function lookUpOnce(did, point) {
   const nowMs = BigInt(Date.now());
   const said = await readText("did_resolve", asked);
   const judged = await judgeResolution(said, did, point, nowMs, AGE_MAX_MS);
-  if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(judged.verdict)) return { ...judged, said };
+  if (isRefused(judged)) return { ...judged, said, denies: isDenial(said) };
   const answer = parseJson(said);
   const texts = await readPages(asked);
   const history = await judgePages(texts, did, point, nowMs);
-  if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(history.verdict)) {
-    return { ...history, reason: `history: ${history.reason}`, said: texts.join("\n") };
-  }
+  if (isRefused(history)) return { ...history, said: texts.join("\n"), isHistory: true };
   if (!isSameRecord(judged.record, history.record)) return null;
-  const { proof } = judged.record === null ? answer.didResolutionMetadata : answer.didDocumentMetadata;
+  const metadata = judged.record === null ? answer.didResolutionMetadata : answer.didDocumentMetadata;
+  const [proof] = metadata.proof; // one, since the verdict is on it
   const sets = proof.handoffs.map((step) => fromBase64url(step.nextValidators, 16 * 1024));
   const older = judged.verdict === Verdict.VALID ? history : judged;
   return {
     ...judged, verdict: older.verdict, reason: older.reason, said,
     document: answer.didDocument, operations: history.operations, sets,
   };
+}
+
+function isDenial(said) {
+  try {
+    return parseJson(said).didResolutionMetadata.error.type.endsWith("#NOT_FOUND");
+  } catch (error) {
+    if (error instanceof Invalid || error instanceof TypeError) return false; // it has no such member
+    throw error;
+  }
 }
 
 async function readPages(asked) {
@@ -83,7 +92,7 @@ async function judgePages(texts, did, point, nowMs) {
     return await judgeHistory(texts.map(parseJson), did, point, nowMs, AGE_MAX_MS);
   } catch (error) {
     if (!(error instanceof Invalid)) throw error;
-    return { verdict: Verdict.WRONG, reason: error.message };
+    return { verdict: Verdict.WRONG, reason: error.message, fault: error.fault };
   }
 }
 

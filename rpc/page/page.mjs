@@ -169,7 +169,10 @@ async function judgePicked() {
   const trust = await useTrust();
   if (trust === null) return say(verdictCard("warn", "Nothing to check against", "Pin a genesis file below first."));
   try {
-    say(receiptVerdict(await checkReceipt(content, receipt, trust), trust, content.name));
+    const judged = await checkReceipt(content, receipt, $("receipt-salt").value, trust);
+    if (mine !== receiptCount) return; // other files, or another salt, have come since
+    $("receipt-salt-field").hidden = !judged.isSalted;
+    say(receiptVerdict(judged, trust, content.name));
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
     say(verdictCard("warn", "The file can not be read", error.message));
@@ -177,7 +180,9 @@ async function judgePicked() {
 }
 
 function takeDropped(files) {
-  for (const file of files) picked[file.name.endsWith(".zreceipt") ? "receipt" : "content"] = file;
+  const ends = (ending) => files.findLast((file) => file.name.toLowerCase().endsWith(ending));
+  const receipt = ends(".zreceipt") ?? (files.length === 2 ? ends(".json") : undefined);
+  for (const file of files) picked[file === receipt ? "receipt" : "content"] = file;
   judgePicked();
 }
 
@@ -214,6 +219,7 @@ async function begin() {
   });
   $("receipt-content").addEventListener("change", () => ((picked.content = $("receipt-content").files[0] ?? null), judgePicked()));
   $("receipt-file").addEventListener("change", () => ((picked.receipt = $("receipt-file").files[0] ?? null), judgePicked()));
+  $("receipt-salt").addEventListener("input", judgePicked);
   onDrop($("receipt-drop"), takeDropped);
   await useTrust();
   await lookUpShown();

@@ -38,36 +38,55 @@ export function verdictCard(kind, title, sentence, { note = "", steps = [], said
     el("h2", {}, title),
     el("p", {}, ...[sentence].flat()),
     note ? el("p", {}, note) : null,
-    steps.length ? el("details", {}, el("summary", {}, "How this was checked"), el("ol", {}, steps.map((step) => el("li", {}, ...[step].flat())))) : null,
+    steps.length ? el("details", {}, el("summary", {}, kind === "bad" ? "What was found" : "How this was checked"), el("ol", {}, steps.map((step) => el("li", {}, ...[step].flat())))) : null,
     said ? el("details", {}, el("summary", {}, "What the node said (do not rely on it)"), el("pre", {}, said.slice(0, 20_000))) : null,
   );
 }
 
 export function lookupVerdict(found, trust) {
-  const { verdict, reason, header, record } = found;
-  const trouble = troubleCard(verdict, reason, trust, found.said, "answer");
-  if (trouble !== null) return trouble;
+  const { verdict, header, record } = found;
+  if (verdict === Verdict.WRONG) return lieCard(...describeLie(found, trust), found, trust);
+  if (verdict === Verdict.CANNOT_TELL) return doubtCard(found, trust);
   const title = record === null ? "Proven: there is no such identity" : record.isActive ? "Verified" : "Verified: deactivated";
   const whose = trust.isPinned ? "the validators that you pinned" : "this node’s validators, as first seen";
   const sentence = [`As of block ${header.height} of ${header.chainId}, `, time(header.timeMs), `, checked here against ${whose}.`];
   const kind = KIND[verdict];
   if (verdict === Verdict.VALID) return verdictCard(kind, title, sentence, { steps: lookupSteps(found, trust) });
-  const why = verdict === Verdict.TOO_OLD ? ["The signatures hold, but the node shows an old state: block ", String(header.height), " of ", time(header.timeMs), ". Something newer may exist."]
+  const why = verdict === Verdict.TOO_OLD ? ["The signatures hold, but the node shows an old state: block ", String(header.height), " of ", time(header.timeMs), ". Something newer may exist, and the node may be hiding it."]
     : "The signatures hold, but the validators that you trust are from so long ago that they may have left. Pin a newer trust point.";
   return verdictCard(kind, verdict === Verdict.TOO_OLD ? "Out of date" : "Your trust is too old", why, { steps: lookupSteps(found, trust) });
 }
 
-/** The card for what is wrong or cannot be told; null otherwise. */
-function troubleCard(verdict, reason, trust, said, what) {
-  if (verdict === Verdict.WRONG) {
-    const [title, fault] = what === "receipt" ? ["The receipt does not hold", "It belongs to another file, was tampered with,"]
-      : ["This answer is not genuine", "It was tampered with,"];
-    const sentence = `${fault} or is of another chain than the one you trust (${trust.chainId}): ${reason}. Nothing of it is shown as true.`;
-    const note = trust.isPinned ? "" : "If this network was begun anew, forget the old one under “Whom you trust”.";
-    return verdictCard("bad", title, sentence, { note, said });
+// --- what a lying node did ---
+
+/** [title, what it did] of an answer that is wrong. */
+function describeLie({ fault, header, denies, isHistory }, { chainId }) {
+  if (fault === "chain") return ["This is another chain", describeOtherChain(header, chainId, "The node’s answer")];
+  if (fault === "signatures") return ["Not signed by the validators", "The node shows a block that the validators you trust did not sign."];
+  if (denies) return ["This identity may be hidden", "The node says that there is no such identity, and its proof does not show that."];
+  if (isHistory) return ["The history was altered", "What the node shows as this identity’s past is not what the validators made final."];
+  if (fault === "state") return ["Not what the block holds", "What the node shows is not in the block that it names: it is out of date in new dress, or made up."];
+  if (fault === "content") return ["This answer was altered", "The validators made another document, or other facts about it, final."];
+  return ["This answer is not genuine", "What the node sent is not a proof of anything: it was tampered with, or damaged on the way."];
+}
+
+function describeOtherChain(header, chainId, what) {
+  const isNamedAlike = header === null || header.chainId === chainId;
+  return isNamedAlike ? `${what} is signed by other validators than those of “${chainId}” that you trust, though it bears that name.`
+    : `${what} is of the chain “${header.chainId}”; the one you trust is “${chainId}”.`;
+}
+
+function lieCard(title, did, { reason, fault, said }, trust) {
+  const note = trust.isPinned || fault !== "chain" ? "" : "If this network was begun anew, forget the old one under “Whom you trust”.";
+  return verdictCard("bad", title, `${did} Nothing of it is shown as true.`, { note, said, steps: [`Where the check ended: ${reason}.`] });
+}
+
+function doubtCard({ reason, header, said }, { last }) {
+  if (header !== null && header?.height < last.height) {
+    const known = ["The node shows block ", String(header.height), ", but you trust block ", String(last.height), " of ", time(last.timeMs), " already. Something newer exists, and the node does not show it."];
+    return verdictCard("warn", "Out of date", known, { said });
   }
-  if (verdict === Verdict.CANNOT_TELL) return verdictCard("warn", "Cannot tell", `Neither right nor wrong by what you trust: ${reason}.`, { said });
-  return null;
+  return verdictCard("warn", "Cannot tell", `Neither right nor wrong by what you trust: ${reason}.`, { said });
 }
 
 function lookupSteps({ header, record, operations, sets }, trust) {
@@ -85,12 +104,23 @@ function lookupSteps({ header, record, operations, sets }, trust) {
   ];
 }
 
-export function receiptVerdict({ verdict, reason, header, anchor }, trust, name) {
-  const trouble = troubleCard(verdict, reason, trust, "", "receipt");
-  if (trouble !== null) return trouble;
+export function receiptVerdict({ verdict, reason, fault, header, anchor, isSalted }, trust, name) {
+  if (fault === "salt") return verdictCard("warn", "The salt is not complete", `Nothing was checked: ${reason}.`);
+  if (verdict === Verdict.CANNOT_TELL && isSalted && !anchor) {
+    return verdictCard("warn", "Its salt is needed", "The receipt hides the file’s hash behind a salt: enter it above.");
+  }
+  if (verdict === Verdict.WRONG) return lieCard("The receipt does not hold", describeReceipt(fault, header, trust, isSalted), { reason, fault }, trust);
+  if (verdict === Verdict.CANNOT_TELL) return doubtCard({ reason, header: null }, trust);
   const sentence = [`“${name}” was in the audit log of ${header.chainId} at block ${anchor.height}, `, time(anchor.timeMs), "."];
   if (verdict === Verdict.VALID) return verdictCard("good", "The receipt holds", sentence);
   return verdictCard("warn", "The receipt holds, but your trust is old", [...sentence, " The validators that you trust may have left since; pin a newer trust point to be sure."]);
+}
+
+function describeReceipt(fault, header, { chainId }, isSalted) {
+  if (fault === "content") return isSalted ? "It belongs to another file, or the salt is another one." : "It belongs to another file.";
+  if (fault === "chain") return describeOtherChain(header, chainId, "The receipt");
+  if (fault === "signatures") return "The validators that you trust did not sign it.";
+  return "It was tampered with, or damaged.";
 }
 
 // --- an identity ---

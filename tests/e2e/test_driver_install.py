@@ -26,8 +26,7 @@ from did.syntax import encode_did
 from did.verify import Outcome, verify_resolution
 from node import config as cfg
 from node.devnet import Devnet, pick_ports
-from tests.e2e.network import genesis_of, until
-from tests.e2e.test_resolver_node import _did
+from tests.e2e.network import genesis_of, until, zynk
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -150,6 +149,18 @@ def driver_url(did: str, port: int) -> str:
     assert match is not None
     base = url[1].replace("driver-did-zynk:8080", f"127.0.0.1:{port}")
     return f"{base}1.0/identifiers/{''.join(match.groups())}"
+
+
+def _did(devnet: Devnet, *arguments: str) -> dict[str, Any]:
+    """A `zynk did` command at the first validator, paid for by the faucet."""
+    key = str(devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
+    done = zynk(
+        "did", arguments[0], *arguments[1:], "--key", key, "--rpc", devnet.nodes[0].url, "--json",
+        *(() if arguments[0] == "create" else ("--control", key)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 async def ask(url: str, accept: str) -> tuple[int, str, Any]:

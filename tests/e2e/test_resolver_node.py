@@ -175,8 +175,8 @@ def _lies(place: Place, honest: bytes, absent: bytes) -> dict[str, Lie]:
 
 
 def _proof(answer: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = answer["didDocumentMetadata"]["proof"]
-    return found
+    found: list[dict[str, Any]] = answer["didDocumentMetadata"]["proof"]
+    return found[0]
 
 
 @dataclass
@@ -226,12 +226,14 @@ def test_lies_are_caught_by_the_python_verifier(place: Place, heard: Heard) -> N
         assert ("stale" in str(caught.value)) is (body in (place.older, place.hidden)), name
 
 
-def test_lies_about_older_versions_are_caught(place: Place) -> None:
+def test_lies_about_older_versions_are_caught_by_both_verifiers(place: Place) -> None:
     did, ids = place.identity.did, [o.version_id for o in place.identity.operations]
     stolen = f"{did}?versionId={ids[2]}"
     basis = place.basis()
 
-    async def run() -> None:
+    async def run() -> list[tuple[str, bytes, bool]]:
+        """(DID URL, answer, whether it is a lie)"""
+        said = []
         async with running_liar(place.full.url) as liar:
             _, _, theft = await get(liar.url, f"{stolen}&asOfHeight={place.identity.heights[2]}")
             _, _, first = await get(liar.url, f"{did}?versionId={ids[0]}")
@@ -244,29 +246,28 @@ def test_lies_about_older_versions_are_caught(place: Place) -> None:
             ):
                 liar.lie = tell_truth
                 _, _, honest = await get(liar.url, asked)
-                verify_answer(honest, asked=[asked], options={}, basis=basis)
                 liar.lie = lie
                 _, _, heard = await get(liar.url, asked)
                 assert heard != honest
-                with pytest.raises(InvalidInputError):
-                    verify_answer(heard, asked=[asked], options={}, basis=basis)
+                said += [(asked, honest, False), (asked, heard, True)]
+        return said
 
-    place.runner.run(run())
+    said = place.runner.run(run())
+    for asked, body, is_lie in said:
+        if not is_lie:
+            verify_answer(body, asked=[asked], options={}, basis=basis)
+            continue
+        with pytest.raises(InvalidInputError):
+            verify_answer(body, asked=[asked], options={}, basis=basis)
+    items = [_js_item(place, "answer", asked, body, options={}) for asked, body, _ in said]
+    for (asked, _, is_lie), verdict in zip(said, run_js(items), strict=True):
+        assert verdict == ("wrong" if is_lie else "valid"), asked
 
 
 def test_lies_are_caught_by_the_javascript_verifier(place: Place, heard: Heard) -> None:
-    genesis = place.genesis
-    trust = TrustPoint(
-        chain_id=genesis.chain_id, height=0, time_ms=genesis.time_ms,
-        validators=genesis.validators, trusting_period_ms=TRUSTING_PERIOD_MS,
-        header_hash=genesis.genesis_hash,
-    )  # fmt: skip
-    basis = Bundle(
-        name="", trust=trust, proof=b"", now_ms=heard.now_ms, max_age_ms=heard.max_age_ms,
-        expected=None,
-    )  # fmt: skip
+    ages = {"now_ms": heard.now_ms, "max_age_ms": heard.max_age_ms}
     items = [
-        {**basis.to_json(), "kind": "did", "did": place.identity.did, "answer": body.decode()}
+        _js_item(place, "resolution", place.identity.did, body, **ages)
         for body in heard.bodies.values()
     ]
     verdicts = dict(zip(heard.bodies, run_js(items), strict=True))
@@ -274,6 +275,30 @@ def test_lies_are_caught_by_the_javascript_verifier(place: Place, heard: Heard) 
         assert (verdict == "valid") is (not name), verdicts
         is_old = heard.bodies[name] in (place.older, place.hidden)
         assert (verdict == "too-old") is is_old, verdicts
+
+
+def _js_item(
+    place: Place,
+    kind: str,
+    asked: str,
+    body: bytes,
+    *,
+    now_ms: int | None = None,
+    max_age_ms: int | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """For `judge_bundles.mjs`."""
+    genesis = place.genesis
+    trust = TrustPoint(
+        chain_id=genesis.chain_id, height=0, time_ms=genesis.time_ms,
+        validators=genesis.validators, trusting_period_ms=TRUSTING_PERIOD_MS,
+        header_hash=genesis.genesis_hash,
+    )  # fmt: skip
+    basis = Bundle(
+        name="", trust=trust, proof=b"", now_ms=now_ms or time.time_ns() // 1_000_000,
+        max_age_ms=max_age_ms, expected=None,
+    )  # fmt: skip
+    return {**basis.to_json(), "kind": kind, "asked": asked, "texts": [body.decode()], **more}
 
 
 def test_lies_are_caught_on_the_command_line(place: Place, heard: Heard, tmp_path: Path) -> None:

@@ -4,22 +4,27 @@
 import { createInterface } from "node:readline";
 import { decodeValidatorSet, judge } from "../../verifier/js/chain.mjs";
 import { Invalid, fromHex, isValidSignature, toHex } from "../../verifier/js/codec.mjs";
+import { judgeAnswer } from "../../verifier/js/answer.mjs";
 import { canonicalJson, judgeResolution, parseJson } from "../../verifier/js/did.mjs";
 import { judgeHistory } from "../../verifier/js/history.mjs";
 import { Bisection, compareWitness, decodeLightBlock, verifySequential } from "../../verifier/js/light.mjs";
 import { judgeReceipt } from "../../verifier/js/receipt.mjs";
+import { decodeReceiptJson } from "../../verifier/js/receipt_json.mjs";
 
 const judges = {
   async bundle(b, trust, nowMs, maxAgeMs) {
     const { verdict, header } = await judge(fromHex(b.proof), trust, nowMs, maxAgeMs);
     return `${verdict} ${header?.height ?? "-"}`;
   },
-  async did(b, trust, nowMs, maxAgeMs) {
-    return (await judgeResolution(b.answer, b.did, trust, nowMs, maxAgeMs)).verdict;
+  async resolution(b, trust, nowMs, maxAgeMs) {
+    return (await judgeResolution(b.texts[0], b.asked, trust, nowMs, maxAgeMs)).verdict;
+  },
+  async answer(b, trust, nowMs, maxAgeMs) {
+    return (await judgeAnswer(b.texts[0], b.asked, b.options, trust, nowMs, maxAgeMs)).verdict;
   },
   async history(b, trust, nowMs, maxAgeMs) {
     try {
-      const { verdict, operations } = await judgeHistory(b.pages.map(parseJson), b.did, trust, nowMs, maxAgeMs);
+      const { verdict, operations } = await judgeHistory(b.texts.map(parseJson), b.asked, trust, nowMs, maxAgeMs);
       return `${verdict} ${canonicalJson((operations ?? []).map((o) => [o.changesAuthority, o.authority]))}`;
     } catch (error) {
       if (!(error instanceof Invalid)) throw error;
@@ -27,8 +32,14 @@ const judges = {
     }
   },
   async receipt(b, trust, nowMs, maxAgeMs) {
-    const salt = b.salt === undefined ? null : fromHex(b.salt);
-    return (await judgeReceipt(fromHex(b.receipt), fromHex(b.multihash), trust, nowMs, { salt, maxAgeMs })).verdict;
+    const salt = b.salt ? fromHex(b.salt) : null;
+    try {
+      const receipt = b.twin === undefined ? fromHex(b.receipt) : decodeReceiptJson(b.twin);
+      return (await judgeReceipt(receipt, fromHex(b.multihash), trust, nowMs, { salt, maxAgeMs })).verdict;
+    } catch (error) {
+      if (!(error instanceof Invalid)) throw error;
+      return "wrong"; // not the one form of a twin
+    }
   },
   async bisection(b, trust, nowMs) {
     const bisection = new Bisection(trust, BigInt(b.target));

@@ -255,7 +255,7 @@ def _draw_question(episode: Episode, versions: list[Version]) -> Question:
 
 def _check_log(metadata: dict[str, Any], versions: list[Version]) -> int | None:
     """The log in the proof is the end of the naive one. Returns the seq of its first entry."""
-    proof = metadata["proof"]
+    (proof,) = metadata["proof"]
     if "log" not in proof:
         return None
     shown = proof["log"]["entries"]

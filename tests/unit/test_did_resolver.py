@@ -212,13 +212,27 @@ def test_every_character_of_an_answer_counts(place: Resolved, which: str) -> Non
     assert flips > 1000
 
 
+def test_proof_is_a_list_of_one_as_did_resolution_has_it(place: Resolved) -> None:
+    for did in (place.active.did_text, place.gone.did_text, STRANGER):
+        answer = resolver.resolve(place.view, did)
+        holder = "didResolutionMetadata" if did == STRANGER else "didDocumentMetadata"
+        (proof,) = answer[holder]["proof"]
+        assert proof["type"] == "ZynkStateProof1"
+        place.verify(answer, did)
+        for other in (proof, [], [proof, proof], [[proof]], None):
+            lie = copy.deepcopy(answer)
+            lie[holder]["proof"] = other
+            with pytest.raises(InvalidInputError, match=r"proof is not a list of one|malformed"):
+                place.verify(lie, did)
+
+
 @pytest.mark.slow
 def test_every_byte_of_every_part_of_a_proof_counts(place: Resolved) -> None:
     did = place.active.did_text
     answer = resolver.resolve(place.view, did)
     for name in ("record", "stateProof", "header", "certificate"):
-        path: list[str | int] = ["didDocumentMetadata", "proof", name]
-        raw = decode_base64url(answer["didDocumentMetadata"]["proof"][name], bytes_max=4096)
+        path: list[str | int] = ["didDocumentMetadata", "proof", 0, name]
+        raw = decode_base64url(answer["didDocumentMetadata"]["proof"][0][name], bytes_max=4096)
         for at in range(len(raw)):
             flipped = bytearray(raw)
             flipped[at] ^= 1 << at % 8
@@ -303,7 +317,8 @@ def test_older_state_root_does_not_prove_the_newer_record(place: Resolved) -> No
     older = resolver.resolve(world.view(), did)
     mixed = copy.deepcopy(answer)
     for name in ("header", "certificate"):
-        mixed["didDocumentMetadata"]["proof"][name] = older["didDocumentMetadata"]["proof"][name]
+        proof = mixed["didDocumentMetadata"]["proof"][0]
+        proof[name] = older["didDocumentMetadata"]["proof"][0][name]
     with pytest.raises(InvalidInputError):
         place.verify(mixed, did)
 

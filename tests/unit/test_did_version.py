@@ -171,10 +171,10 @@ def test_each_living_version_resolves_by_id_and_by_time(past: History) -> None:
             if following is not None:
                 assert metadata["nextVersionId"] == past.versions[following]
                 assert metadata["nextUpdate"] == format_time(past.times[following])
-                assert metadata["proof"]["type"] == "ZynkHistoryProof1"
+                assert metadata["proof"][0]["type"] == "ZynkHistoryProof1"
             else:
                 assert "nextVersionId" not in metadata
-                assert metadata["proof"]["type"] == "ZynkStateProof1"
+                assert metadata["proof"][0]["type"] == "ZynkStateProof1"
             verdict = past.verify(answer, **query)
             assert (verdict.outcome, verdict.version_id) == (Outcome.FOUND, past.versions[seq])
 
@@ -346,12 +346,12 @@ def test_log_of_an_older_answer_can_not_be_cut_or_changed(past: History) -> None
     view = past.world.view()
     query = {"version_id": past.versions[2]}
     answer = past.ask(view, **query)
-    log = answer["didDocumentMetadata"]["proof"]["log"]
+    log = answer["didDocumentMetadata"]["proof"][0]["log"]
     assert (len(log["peaks"]), len(log["entries"])) == (1, 6)
 
     def refused(change: Callable[[dict[str, Any]], object]) -> None:
         changed = copy.deepcopy(answer)
-        change(changed["didDocumentMetadata"]["proof"]["log"])
+        change(changed["didDocumentMetadata"]["proof"][0]["log"])
         with pytest.raises(InvalidInputError):
             past.verify(changed, **query)
 
@@ -381,13 +381,13 @@ def test_log_that_is_not_needed_is_refused(past: History) -> None:
     query = {"version_time": "2025-12-31T23:59:59Z"}
     answer = past.ask(view, **query)
     older = past.ask(view, version_id=past.versions[2])
-    proof = answer["didResolutionMetadata"]["proof"]
+    (proof,) = answer["didResolutionMetadata"]["proof"]
     assert proof["log"] == {"peaks": [], "entries": []}
-    proof["log"] = older["didDocumentMetadata"]["proof"]["log"]
+    proof["log"] = older["didDocumentMetadata"]["proof"][0]["log"]
     with pytest.raises(InvalidInputError):
         past.verify(answer, **query)
     newest = past.ask(view)
-    head = newest["didDocumentMetadata"]["proof"]
+    (head,) = newest["didDocumentMetadata"]["proof"]
     head.update(type="ZynkHistoryProof1", log={"peaks": [], "entries": []})
     for query in ({}, {"version_id": past.versions[7]}):
         with pytest.raises(InvalidInputError):

@@ -174,7 +174,7 @@ class FakeNodeApi:
     ) -> JsonObject:
         return {
             "didDocument": {"id": did},
-            "didDocumentMetadata": {"versionId": version_id or "0-x", "proof": DID_PROOF},
+            "didDocumentMetadata": {"versionId": version_id or "0-x", "proof": [DID_PROOF]},
             "didResolutionMetadata": {"contentType": "application/did"},
         }
 

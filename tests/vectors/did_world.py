@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from did import resolver
 from did.control import Control, KeyList
+from did.dereference import content_metadata, dereference, dereferencing_result
+from did.did_url import parse_did_url
 from did.handler import DidHandler
 from did.multikey import encode_multikey
+from did.resolution_error import ResolutionError, error_object
+from did.resolution_options import read_options
 from ledger.block import PROTOCOL_VERSION, Header
 from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
 from ledger.ed25519 import KeyPair
@@ -20,6 +25,7 @@ from ledger.params import PARAMS_KEY, ChainParams
 from ledger.state import StateTree
 from ledger.store import Batch, MemoryStore
 from ledger.validator_set import Validator, ValidatorSet
+from ledger.views import ProvenView
 
 NET = "zynk-test"
 WORLD_PARAMS = ChainParams(did_ops_per_day_max=100)  # frozen in the vectors, whatever the default
@@ -217,3 +223,25 @@ def finalize(header: Header) -> FinalityProof:
         VoteKind.FINALIZE, header.height, header.origin_view, header.hash, signatures, VALIDATORS
     )
     return FinalityProof(header=header, certificate=certificate)
+
+
+def dereference_answer(view: ProvenView, text: str, **options: object) -> dict[str, Any]:
+    """What the HTTP binding answers to a DID URL."""
+    url = parse_did_url(text)
+    read = read_options({**url.parameters, **options})
+    found = resolver.resolve(view, url.did, read.version)
+    if "error" in found["didResolutionMetadata"]:
+        return dereferencing_result(None, found["didResolutionMetadata"], {})
+    document, metadata = found["didDocument"], found["didDocumentMetadata"]
+    if document is None:
+        return dereferencing_result(None, {}, metadata)
+    try:
+        content = dereference(document, url, read, wants_urls=False)
+    except ResolutionError as error:
+        shown = {
+            "error": error_object(error.code, error.message),
+            "didDocument": document,
+            "didDocumentMetadata": metadata,
+        }
+        return dereferencing_result(None, shown, {})
+    return dereferencing_result(content.value, content_metadata(content, document), metadata)

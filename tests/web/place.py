@@ -189,3 +189,16 @@ async def verdict_of(page: Page, inside: str = "#verdict") -> str:
 async def shoot(page: Page, name: str) -> None:
     if SHOTS:
         await page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
+
+
+async def pin(page: Page, text: str) -> None:
+    await page.locator("#trust").evaluate("trust => { trust.open = true; }")
+    await page.locator("#pin-text").fill(text)
+    await page.get_by_role("button", name="Pin", exact=True).click()
+
+
+async def give_receipt(page: Page, content: bytes, receipt: Path) -> None:
+    await page.locator("#receipt").evaluate("receipt => { receipt.open = true; }")
+    file = {"name": "report.txt", "mimeType": "text/plain", "buffer": content}
+    await page.get_by_label("The file").set_input_files(file)  # type: ignore[arg-type]  # a FilePayload
+    await page.get_by_label("Its receipt").set_input_files(receipt)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.web.browser import Proxy
-from tests.web.place import UNKNOWN, Place, look_up, shoot, verdict_of
+from did.multikey import decode_base64url
+from ledger.block import Header
+from rpc.client import RpcClient
+from tests.web.browser import Change, Proxy
+from tests.web.place import UNKNOWN, Place, look_up, pin, shoot, verdict_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -106,44 +110,116 @@ def drop_an_operation(path: str, query: dict[str, str], text: str) -> str:
     return json.dumps(page)
 
 
+def change_metadata(path: str, query: dict[str, str], text: str) -> str:
+    del query
+    return text.replace('"updated":"2', '"updated":"3') if "did_resolve" in path else text
+
+
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "title", "reason"),
     [
-        (change_document, "document is not the one that the record names"),
-        (change_proof, "certificate has a bad signature"),
-        (hide_the_theft, "flags the wrong operations as nullified"),
-        (drop_an_operation, "history is not whole"),
-        (lambda path, _, text: text[:-1] if "did_" in path else text, "not JSON"),
+        (change_document, "This answer was altered", "document is not the one that the record"),
+        (change_metadata, "This answer was altered", "says something that its proof does not"),
+        (change_proof, "Not signed by the validators", "certificate has a bad signature"),
+        (hide_the_theft, "The history was altered", "flags the wrong operations as nullified"),
+        (drop_an_operation, "The history was altered", "history is not whole"),
+        (
+            lambda path, _, text: text[:-1] if "did_" in path else text,
+            "This answer is not genuine",
+            "not JSON",
+        ),
     ],
-    ids=["document", "proof", "nullified", "operation missing", "cut off"],
+    ids=["document", "metadata", "proof", "nullified", "operation missing", "cut off"],
 )
-def test_a_tampered_answer_shows_as_such(place: Place, change: object, reason: str) -> None:
+def test_an_altered_answer_shows_as_such(
+    place: Place, change: Change, title: str, reason: str
+) -> None:
     async def test(page: Page) -> None:
-        async with Proxy(place.url, change) as proxy:  # type: ignore[arg-type]  # parametrized
-            assert await look_up(page, proxy.url, place.owner) == "This answer is not genuine"
+        async with Proxy(place.url, change) as proxy:
+            assert await look_up(page, proxy.url, place.owner) == title
+            await page.get_by_text("What was found").click()
             await expect(page.locator("#verdict")).to_contain_text(reason)
+            await expect(page.locator("#verdict")).to_contain_text("Nothing of it is shown as true")
             await expect(page.locator("#verdict .verdict")).to_have_attribute("data-kind", "bad")
             assert await page.locator("#result section").count() == 0
-            await shoot(page, f"tampered-{change.__name__.strip('<>')}")  # type: ignore[attr-defined]  # a function
+            await shoot(page, f"altered-{change.__name__.strip('<>')}")
 
     place.visit(test)
 
 
-def test_a_hidden_identity_and_an_old_answer_are_caught(place: Place) -> None:
+def test_a_hidden_identity_is_caught(place: Place) -> None:
+    async def test(page: Page) -> None:
+        absent = await page.request.get(f"{place.url}/read/did_resolve?did={UNKNOWN}")
+        hidden = (await absent.text()).replace(UNKNOWN, place.owner)
+        async with Proxy(place.url, lambda p, _, t: hidden if "did_resolve" in p else t) as proxy:
+            title = await look_up(page, proxy.url, place.owner)
+            assert title == "This identity may be hidden"
+            await expect(page.locator("#verdict")).to_contain_text("its proof does not show that")
+            await shoot(page, "hidden")
+
+    place.visit(test)
+
+
+def test_a_state_of_before_in_a_newer_dress_is_caught(place: Place) -> None:
+    """The record of another state under the header and signatures of the true answer."""
+
+    async def test(page: Page) -> None:
+        other = json.loads(
+            await (await page.request.get(f"{place.url}/read/did_resolve?did={place.gone}")).text()
+        )
+
+        def dress(path: str, query: dict[str, str], text: str) -> str:
+            if "did_resolve" not in path:
+                return text
+            answer = json.loads(text)
+            (proof,) = answer["didDocumentMetadata"]["proof"]
+            proof["stateProof"] = other["didDocumentMetadata"]["proof"][0]["stateProof"]
+            return json.dumps(answer)
+
+        async with Proxy(place.url, dress) as proxy:
+            assert await look_up(page, proxy.url, place.owner) == "Not what the block holds"
+            await expect(page.locator("#verdict")).to_contain_text("out of date in new dress")
+
+    place.visit(test)
+
+
+def test_an_old_answer_is_caught_by_the_clock_and_by_what_was_seen_before(place: Place) -> None:
     async def test(page: Page) -> None:
         async with Proxy(place.url, lambda _path, _query, text: text) as proxy:
-            absent = await page.request.get(f"{place.url}/read/did_resolve?did={UNKNOWN}")
-            hidden = (await absent.text()).replace(UNKNOWN, place.owner)
-            proxy.change = lambda path, _, text: hidden if "did_resolve" in path else text
-            assert await look_up(page, proxy.url, place.owner) == "This answer is not genuine"
+            old = await page.request.get(f"{place.url}/read/did_resolve?did={place.owner}")
+            old_text = await old.text()
+            (proof,) = json.loads(old_text)["didDocumentMetadata"]["proof"]
+            shown = Header.decode(decode_base64url(proof["header"], bytes_max=1024))
+            await page.goto(proxy.url)
+            await expect(page.locator("#trust-chip")).to_contain_text("first use")
+            await wait_for_height(place.url, shown.height + 2)
+            async with RpcClient(place.url) as client:
+                later = await client.call("chain_header", block=shown.height + 2)
+            point = {
+                "type": "zynk-trust-point/1", "chain_id": "zynk-e2e", "height": later["height"],
+                "header_hash": later["hash"],
+            }  # fmt: skip
+            await pin(page, json.dumps(point))
+            await expect(page.locator("#trust-chip")).to_contain_text("pinned")
+            proxy.change = lambda path, _, text: old_text if "did_resolve" in path else text
+            assert await look_up(page, proxy.url, place.owner) == "Out of date"
+            await expect(page.locator("#verdict")).to_contain_text("Something newer exists")
+            await shoot(page, "stale-seen-before")
             proxy.change = lambda _path, _query, text: text
             await page.clock.install()
             await page.clock.fast_forward("01:00:00")
             await page.get_by_role("button", name="Look up").click()
-            await expect(page.locator("#verdict h2")).to_have_text("Out of date")
             await expect(page.locator("#verdict")).to_contain_text("Something newer may exist")
+            await expect(page.locator("#verdict h2")).to_have_text("Out of date")
+            await shoot(page, "stale")
 
     place.visit(test)
+
+
+async def wait_for_height(url: str, height: int) -> None:
+    async with RpcClient(url) as client:
+        while (await client.call("chain_header"))["height"] < height:
+            await asyncio.sleep(0.2)
 
 
 def test_a_node_that_does_not_answer_is_told_from_one_that_lies(place: Place) -> None:

@@ -126,8 +126,8 @@ function signerIndexes(certificate, set) {
  *  must hold more than 1/3 of that set's power as well. */
 export async function verifyFinalHeader(header, certificate, set, chainId, trusted = null) {
   if (header.protocolVersion !== PROTOCOL_VERSION) throw new UnknownVersion("header is of another protocol version");
-  check(header.chainId === chainId, "header is of another chain");
-  check(equal(header.validatorsHash, set.hash), "header names another validator set");
+  check(header.chainId === chainId, "header is of another chain", "chain");
+  check(equal(header.validatorsHash, set.hash), "header names another validator set", "chain");
   check(certificate.kind === FINALIZE, "certificate does not finalize");
   check(certificate.height === header.height && equal(certificate.blockHash, header.hash),
     "certificate is for another block");
@@ -135,15 +135,15 @@ export async function verifyFinalHeader(header, certificate, set, chainId, trust
   const signers = indexes.map((i) => set.validators[i]);
   if (trusted !== null) {
     const overlap = signers.reduce((sum, v) => sum + (trusted.powerByKey.get(toHex(v.publicKey)) ?? 0n), 0n);
-    const tooFar = Object.assign(new Invalid("too few of the trusted validators signed"), { isTooFar: true });
+    const tooFar = Object.assign(new Invalid("too few of the trusted validators signed", "chain"), { isTooFar: true });
     if (3n * overlap <= trusted.totalPower) throw tooFar; // a shorter skip may do
   }
   const power = signers.reduce((sum, v) => sum + v.power, 0n);
-  check(3n * power > 2n * set.totalPower, "certificate has no quorum");
+  check(3n * power > 2n * set.totalPower, "certificate has no quorum", "signatures");
   const { kind, height, view, blockHash } = certificate;
   const message = signBytes("vote", chainId, [kind, height, view, blockHash]);
   const checks = signers.map((v, i) => isValidSignature(v.publicKey, message, certificate.signatures[i]));
-  check((await Promise.all(checks)).every(Boolean), "certificate has a bad signature");
+  check((await Promise.all(checks)).every(Boolean), "certificate has a bad signature", "signatures");
 }
 
 /** Take one step and return the set it carries (adjacent or skipping: docs/protocol.md). */
@@ -185,13 +185,13 @@ export async function verifyFinality(proof, trusted, chainId) {
 // A trust point is {chainId, height, timeMs, validators: a decoded set, trustingPeriodMs,
 // headerHash?, clockDriftMaxMs?}: `validators` votes on the next height; height 0 is genesis.
 
-/** What `work` gives; WRONG if it finds bad data. */
+/** What `work` gives; WRONG if it finds bad data, with the `fault` of `Invalid`. */
 export async function guarded(work) {
   try {
     return await work();
   } catch (error) {
     if (!(error instanceof Invalid)) throw error;
-    return { verdict: Verdict.WRONG, reason: error.message, header: null, record: null };
+    return { verdict: Verdict.WRONG, reason: error.message, fault: error.fault, header: null, record: null };
   }
 }
 
@@ -211,7 +211,7 @@ export async function judgeDecoded(proof, trust, nowMs, maxAgeMs = null) {
     return say(Verdict.CANNOT_TELL, "the proof begins at or below the trusted height");
   }
   try {
-    check(!isKnown || equal(header.hash, trust.headerHash), "the header is not the trusted one of this height");
+    check(!isKnown || equal(header.hash, trust.headerHash), "the header is not the trusted one of this height", "chain");
     if (isKnown && !equal(header.validatorsHash, trust.validators.hash)) {
       return say(Verdict.CANNOT_TELL, "who signed the trusted header is not known here");
     }
@@ -220,7 +220,7 @@ export async function judgeDecoded(proof, trust, nowMs, maxAgeMs = null) {
     for (const h of isKnown ? [] : [first, header]) checkTimes(h, trust, nowMs);
   } catch (error) {
     if (error instanceof UnknownVersion) return say(Verdict.CANNOT_TELL, error.message);
-    if (error instanceof Invalid) return say(Verdict.WRONG, error.message);
+    if (error instanceof Invalid) return { ...say(Verdict.WRONG, error.message), fault: error.fault };
     throw error;
   }
   if (maxAgeMs !== null && nowMs - header.timeMs > maxAgeMs) return say(Verdict.TOO_OLD, "the header is too old");
@@ -233,7 +233,7 @@ export async function judgeDecoded(proof, trust, nowMs, maxAgeMs = null) {
 export function checkNext({ height, parentHash, validatorsHash }, trust) {
   const follows = !trust.headerHash?.length || equal(parentHash, trust.headerHash);
   check(height !== trust.height + 1n || (follows && equal(validatorsHash, trust.validators.hash)),
-    "the header does not follow the trusted one");
+    "the header does not follow the trusted one", "chain");
 }
 
 export function checkTimes(header, trust, nowMs) {
@@ -250,15 +250,16 @@ export async function verifyStateProof(root, key, value, proof) {
   const depth = (proof[0] << 8) | proof[1];
   const kind = proof[2];
   check(depth <= 256 && kind <= 2, "state proof is malformed");
-  check((kind === 1) === (value !== null), "state proof is of the other kind");
+  check((kind === 1) === (value !== null), "state proof is of the other kind", "state");
   let at = 3;
   let current = new Uint8Array(32);
   if (kind === 1) current = await sha256([0], path, await sha256(value));
   if (kind === 2) {
     const other = proof.subarray(at, (at += 64));
     check(other.length === 64, "state proof has missing bytes");
-    check(!equal(other.subarray(0, 32), path), "state proof of absence names the key itself");
-    for (let d = 0; d < depth; d++) check(bit(other, d) === bit(path, d), "state proof names a key that is not on the path");
+    check(!equal(other.subarray(0, 32), path), "state proof of absence names the key itself", "state");
+    const isOnPath = Array.from({ length: depth }, (_, d) => bit(other, d) === bit(path, d)).every(Boolean);
+    check(isOnPath, "state proof names a key that is not on the path", "state");
     current = await sha256([0], other);
   }
   const bitmap = proof.subarray(at, (at += (depth + 7) >> 3));
@@ -274,7 +275,7 @@ export async function verifyStateProof(root, key, value, proof) {
     }
     current = await (bit(path, d) ? sha256([1], sibling, current) : sha256([1], current, sibling));
   }
-  check(equal(current, root), "state proof leads to another root");
+  check(equal(current, root), "state proof leads to another root", "state");
 }
 
 const bit = (bytes, i) => (bytes[i >> 3] >> (7 - (i % 8))) & 1;

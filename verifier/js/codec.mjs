@@ -9,14 +9,20 @@ const { subtle } = globalThis.crypto ?? (await import("node:crypto")).webcrypto;
 const UTF8 = new TextEncoder();
 const DEPTH_MAX = 16;
 
-/** Somebody else's data is wrong. */
-export class Invalid extends Error {}
+/** Somebody else's data is wrong; `fault` says what of it: "form", "chain" (or validators that are not the
+ *  trusted ones), "signatures", "state" (not that of the block) or "content" (not what the state has). */
+export class Invalid extends Error {
+  constructor(reason, fault = "form") {
+    super(reason);
+    this.fault = fault;
+  }
+}
 
 /** A header of a protocol version that this code does not know: neither right nor wrong. */
 export class UnknownVersion extends Invalid {}
 
-export function check(condition, reason) {
-  if (!condition) throw new Invalid(reason);
+export function check(condition, reason, fault) {
+  if (!condition) throw new Invalid(reason, fault);
 }
 
 // --- bytes ---

@@ -1,17 +1,17 @@
 // DID answers: is this document what the chain's state holds for this DID? (did/verify.py)
 
 import {
-  Invalid, check, concat, decode, encode, equal, fromBase64url, hashTagged, readArray, readBytes, readInt,
-  utf8,
+  Invalid, check, concat, decode, equal, fromBase64url, hashTagged, readArray, readBytes, readInt, utf8,
 } from "./codec.mjs";
 import { Verdict, guarded, joinFinality, judgeDecoded, verifyStateProof } from "./chain.mjs";
 
 const PREFIX = "did:zynk:";
-const SHA2_256 = [0x12, 0x20];
+export const SHA2_256 = [0x12, 0x20];
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+export const ERROR_PREFIX = "https://www.w3.org/ns/did#";
 const CONTEXT = ["https://www.w3.org/ns/did/v1.1"];
-const RELATIONSHIPS = ["authentication", "assertionMethod", "keyAgreement", "capabilityInvocation", "capabilityDelegation"];
-const MEMBERS = ["type", "record", "stateProof", "header", "certificate", "handoffs"];
+export const RELATIONSHIPS = ["authentication", "assertionMethod", "keyAgreement", "capabilityInvocation", "capabilityDelegation"];
+const PROOF_MEMBERS = ["type", "record", "stateProof", "header", "certificate", "handoffs"];
 
 /** base58 multibase text of bytes that do not begin with 0. */
 function encodeMultibase(bytes) {
@@ -77,72 +77,102 @@ export function canonicalJson(value) {
   return JSON.stringify(value);
 }
 
-function readRecord(bytes) {
+export function readRecord(bytes) {
   const v = readArray(decode(bytes, 512), 14, "DID record");
   for (const i of [1, 3, 4, 5, 6, 12]) readBytes(v[i], "DID record hash", 32);
   for (const i of [0, 2, 7, 8, 9, 10, 11, 13]) readInt(v[i], "DID record number");
   check(v[0] === 1n && v[7] <= 1n, "DID record has another version or status");
   return {
     did: v[1], seq: v[2], head: v[3], docHash: v[5], controlHash: v[6], isActive: v[7] === 0n,
-    createdMs: v[9], updatedMs: v[11], logRoot: v[12], disputeUntilMs: v[13],
+    createdHeight: v[8], createdMs: v[9], updatedHeight: v[10], updatedMs: v[11], logRoot: v[12], disputeUntilMs: v[13],
   };
+}
+
+// --- judging ---
+
+/** The verdict alone is the answer: nothing that the proof shows may be looked at. */
+export const isRefused = ({ verdict }) => [Verdict.WRONG, Verdict.CANNOT_TELL].includes(verdict);
+
+/** {verdict, reason, header} of the finality in a proof object. Throws Invalid. */
+export async function judgeHeader({ header, certificate, handoffs }, trust, nowMs, maxAgeMs) {
+  check(Array.isArray(handoffs) && handoffs.length <= 1024, "handoffs are malformed");
+  const steps = handoffs.map((step) => {
+    hasMembers(step, ["header", "certificate", "nextValidators"]);
+    return [step.header, step.certificate, step.nextValidators].map((text) => fromBase64url(text, 32 * 1024));
+  });
+  const finality = await joinFinality(fromBase64url(header, 1024), fromBase64url(certificate, 32 * 1024), steps);
+  return judgeDecoded(finality, trust, nowMs, maxAgeMs);
 }
 
 /** {verdict, reason, header, record} of a proof object; `record` is null where there is none. */
 export async function judgeProof(proof, did, trust, nowMs, maxAgeMs = null) {
   return guarded(async () => {
     const identifier = decodeDid(did);
-    hasMembers(proof, MEMBERS);
+    hasMembers(proof, PROOF_MEMBERS);
     check(proof.type === "ZynkStateProof1", "proof has another type");
-    check(Array.isArray(proof.handoffs) && proof.handoffs.length <= 1024, "handoffs are malformed");
-    const handoffs = proof.handoffs.map((step) => {
-      hasMembers(step, ["header", "certificate", "nextValidators"]);
-      return [step.header, step.certificate, step.nextValidators].map((text) => fromBase64url(text, 32 * 1024));
-    });
-    const finality = await joinFinality(
-      fromBase64url(proof.header, 1024), fromBase64url(proof.certificate, 32 * 1024), handoffs);
-    const judged = await judgeDecoded(finality, trust, nowMs, maxAgeMs);
-    if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(judged.verdict)) return judged;
+    const judged = await judgeHeader(proof, trust, nowMs, maxAgeMs);
+    if (isRefused(judged)) return judged;
     const row = proof.record === null ? null : fromBase64url(proof.record, 512);
-    const key = concat(utf8("did\0"), identifier);
-    await verifyStateProof(judged.header.stateRoot, key, row, fromBase64url(proof.stateProof, 16 * 1024));
+    const stateProof = fromBase64url(proof.stateProof, 16 * 1024);
+    await verifyStateProof(judged.header.stateRoot, rowKey(identifier), row, stateProof);
     const record = row === null ? null : readRecord(row);
-    check(record === null || equal(record.did, identifier), "record is of another DID");
+    check(record === null || equal(record.did, identifier), "record is of another DID", "state");
     return { ...judged, record };
   });
 }
 
-/** The same of a whole resolution result (its text, or what `parseJson` made of it): everything in it
- *  must follow from its proof. */
+/** The key of a DID's record in the state. */
+export const rowKey = (identifier) => concat(utf8("did\0"), identifier);
+
+/** {verdict, reason, header, record} of a whole resolution result (its text, or what `parseJson` made of
+ *  it) about the newest version: everything in it must follow from its proof. */
 export async function judgeResolution(answer, did, trust, nowMs, maxAgeMs = null) {
+  return judgeResult(answer, did, expectNewest, trust, nowMs, maxAgeMs);
+}
+
+/** The same, where `expect` gives the result that must be there, but for its proof, of {did, record, header,
+ *  log, document}: what is proven, the `log` of an older version's proof or null, and the document shown. */
+export async function judgeResult(answer, did, expect, trust, nowMs, maxAgeMs) {
   return guarded(async () => {
     if (typeof answer === "string") answer = parseJson(answer);
     hasMembers(answer, ["didDocument", "didResolutionMetadata", "didDocumentMetadata"]);
-    const { didDocument, didResolutionMetadata, didDocumentMetadata } = answer;
+    const { didDocument: document, didResolutionMetadata, didDocumentMetadata } = answer;
     check(isObject(didResolutionMetadata) && isObject(didDocumentMetadata), "metadata is not an object");
     const isFound = !("error" in didResolutionMetadata);
-    const { proof, ...rest } = isFound ? didDocumentMetadata : didResolutionMetadata;
+    const { proof: proofs, ...rest } = isFound ? didDocumentMetadata : didResolutionMetadata;
+    const { proof, log } = splitProof(proofs);
     const judged = await judgeProof(proof, did, trust, nowMs, maxAgeMs);
-    if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(judged.verdict)) return judged;
-    const { record } = judged;
-    const document = record?.isActive ? didDocument : null;
-    if (record?.isActive) {
-      const hash = await hashTagged("did-document", utf8(canonicalJson(toStored(did, document))));
-      check(equal(hash, record.docHash), "document is not the one that the record names");
-    }
-    const expected = record === null ? notFound(did) : {
-      didDocument: document,
-      didResolutionMetadata: { contentType: "application/did" },
-      didDocumentMetadata: metadataOf(record),
-    };
+    if (isRefused(judged)) return judged;
+    const { record, header } = judged;
+    check(record !== null || log === null, "proof is of the wrong kind for what was asked");
+    const expected = await expect({ did, record, header, log, document });
     const shown = {
-      didDocument,
+      didDocument: document,
       didResolutionMetadata: isFound ? didResolutionMetadata : rest,
       didDocumentMetadata: isFound ? rest : didDocumentMetadata,
     };
-    check(canonicalJson(shown) === canonicalJson(expected), "answer says something that its proof does not show");
+    check(canonicalJson(shown) === canonicalJson(expected), "answer says something that its proof does not show", "content");
     return judged;
   });
+}
+
+/** The one item of a `proof` list: {proof: the plain proof object, log: that of an older version's or null}. */
+function splitProof(proofs) {
+  check(Array.isArray(proofs) && proofs.length === 1, "proof is not a list of one item");
+  const [proof] = proofs;
+  if (!isObject(proof) || proof.type !== "ZynkHistoryProof1" || !("log" in proof)) return { proof, log: null };
+  const { log, ...plain } = proof;
+  return { proof: { ...plain, type: "ZynkStateProof1" }, log };
+}
+
+/** What an answer about the newest version has to say. Throws Invalid. */
+export async function expectNewest({ did, record, log, document }) {
+  if (record === null) return unknownResult(did);
+  check(log === null, "proof is of the wrong kind for what was asked: that of an older version (judgeVersion)");
+  if (!record.isActive) return foundResult(null, metadataOf(record));
+  const hash = await hashTagged("did-document", utf8(canonicalJson(toStored(didOf(record), document))));
+  check(equal(hash, record.docHash), "document is not the one that the record names", "content");
+  return foundResult(document, metadataOf(record));
 }
 
 export function hasMembers(value, names) {
@@ -150,14 +180,16 @@ export function hasMembers(value, names) {
     `expected exactly ${names.join(", ")}`);
 }
 
+// --- documents and results ---
+
 /** The stored form behind a resolved document: relative ids, without what the method adds. */
-function toStored(did, document) {
+export function toStored(did, document) {
   check(isObject(document), "document is not an object");
   const { "@context": context, id, ...stored } = document;
-  check(canonicalJson(context ?? null) === canonicalJson(CONTEXT) && id === did, "document is not of this DID");
+  check(canonicalJson(context ?? null) === canonicalJson(CONTEXT) && id === did, "document is not of this DID", "content");
   const list = (name) => (Array.isArray(stored[name]) ? stored[name] : check(false, `${name} is not a list`));
   const relative = (text) => {
-    check(typeof text === "string" && text.startsWith(did + "#"), "id is not of this DID");
+    check(typeof text === "string" && text.startsWith(did + "#"), "id is not of this DID", "content");
     return text.slice(did.length);
   };
   for (const name of RELATIONSHIPS) if (name in stored) stored[name] = list(name).map(relative);
@@ -167,16 +199,19 @@ function toStored(did, document) {
       check(isObject(item), `${name} is malformed`);
       const { controller, ...kept } = item;
       if (name === "service") return { ...item, id: relative(item.id) };
-      check(controller === did, "controller is another DID");
+      check(controller === did, "controller is another DID", "content");
       return { ...kept, id: relative(item.id) };
     });
   }
   return stored;
 }
 
+export const didOf = (record) => PREFIX + hashText(record.did);
+export const versionIdOf = (seq, hash) => `${seq}-${hashText(hash)}`;
+
 function metadataOf(record) {
-  const did = PREFIX + hashText(record.did);
-  const found = { created: timeText(record.createdMs), versionId: `${record.seq}-${hashText(record.head)}`, canonicalId: did };
+  const created = timeText(record.createdMs);
+  const found = { created, versionId: versionIdOf(record.seq, record.head), canonicalId: didOf(record) };
   if (record.seq > 0n) found.updated = timeText(record.updatedMs);
   if (!record.isActive) found.deactivated = true;
   if (record.disputeUntilMs) found.disputeUntil = timeText(record.disputeUntilMs);
@@ -188,8 +223,13 @@ export function timeText(ms) {
   return new Date(Number(ms)).toISOString().slice(0, 19) + "Z";
 }
 
-function notFound(did) {
-  const detail = `no operation has created ${did}`;
-  const error = { type: "https://www.w3.org/ns/did#NOT_FOUND", title: "Not found", detail };
+export const foundResult = (didDocument, didDocumentMetadata) => ({
+  didDocument, didResolutionMetadata: { contentType: "application/did" }, didDocumentMetadata,
+});
+
+export function notFoundResult(detail) {
+  const error = { type: ERROR_PREFIX + "NOT_FOUND", title: "Not found", detail };
   return { didDocument: null, didResolutionMetadata: { error }, didDocumentMetadata: {} };
 }
+
+export const unknownResult = (did) => notFoundResult(`no operation has created ${did}`);

@@ -1,17 +1,17 @@
 // A DID's history: is it whole, which operations are nullified, who was in charge? (did/verify_history.py)
-// What an operation may hold the chain judged when it executed it; here each is bound to the record's log
-// root, and its shape is checked as far as it is read.
+// What an operation may hold the chain judged when it executed it; here its shape is checked as far as it
+// is read.
 
 import {
   check, decode, decodeUtf8, equal, fromBase64url, hashTagged, readArray, readBytes, readInt, sha256, utf8,
 } from "./codec.mjs";
-import { Verdict, guarded, verifyInclusion } from "./chain.mjs";
+import { guarded, verifyInclusion } from "./chain.mjs";
 import {
-  canonicalJson, decodeDid, decodeMultibase, hasMembers, hashText, judgeProof, parseJson, timeText,
+  canonicalJson, decodeDid, decodeMultibase, hasMembers, hashText, isObject, isRefused, judgeProof, parseJson, timeText,
 } from "./did.mjs";
 
+export const ENTRY_BYTES_MAX = 16 * 1024 + 64;
 const ED25519 = [0xed, 0x01];
-const ENTRY_BYTES_MAX = 16 * 1024 + 64;
 const TYPES = ["create", "update", "recover", "deactivate"];
 
 /** {verdict, reason, header, record, operations} of all pages of `did_history`, in order. What
@@ -25,7 +25,7 @@ export async function judgeHistory(pages, did, trust, nowMs, maxAgeMs = null) {
       hasMembers(page, ["did", "operations", "nextCursor", "proof"]);
       check(page.did === did && Array.isArray(page.operations), "history page is of another DID");
       const judged = await judgeProof(page.proof, did, trust, nowMs, maxAgeMs);
-      if ([Verdict.WRONG, Verdict.CANNOT_TELL].includes(judged.verdict)) return judged;
+      if (isRefused(judged)) return judged;
       first ??= judged;
       check(headOf(judged) === headOf(first), "the DID changed while its history was read");
       items.push(...page.operations);
@@ -70,29 +70,36 @@ export async function verifyHistory(items, record) {
 async function verifyItem(item, record) {
   hasMembers(item, ["seq", "versionId", "type", "height", "time", "nullifiedBy", "entry", "path"]);
   const raw = fromBase64url(item.entry, ENTRY_BYTES_MAX);
+  const { seq, height, timeMs, versionId, hash, form } = await readEntry(raw, record);
+  check(Array.isArray(item.path) && item.path.length <= 64, "log path is malformed");
+  const path = item.path.map((node) => readBytes(fromBase64url(node, 32), "log path", 32));
+  await verifyInclusion(record.logRoot, record.seq + 1n, seq, await sha256([0], raw), path);
+  const found = { seq: Number(seq), versionId, type: form.type, height: Number(height), time: timeText(timeMs) };
+  check(canonicalJson({ ...item, ...found }) === canonicalJson(item), "history item says something that its entry does not");
+  return { seq: found.seq, height, timeMs, versionId, hash, form, nullifiedBy: null };
+}
+
+/** {seq, height, timeMs, hash, versionId, form} of an entry's wire bytes, which need a proof that they are
+ *  in the log of `record`. `form` is the operation's JSON; numbers are BigInt. Throws Invalid. */
+export async function readEntry(raw, record) {
   const [seq, height, timeMs, bytes] = readArray(decode(raw, ENTRY_BYTES_MAX), 4, "operation log entry");
   for (const number of [seq, height, timeMs]) readInt(number, "operation log number");
-  check(Array.isArray(item.path) && item.path.length <= 64, "log path is malformed");
-  const path = item.path.map((hash) => readBytes(fromBase64url(hash, 32), "log path", 32));
-  await verifyInclusion(record.logRoot, record.seq + 1n, seq, await sha256([0], raw), path);
   const text = decodeUtf8(readBytes(bytes, "operation", 0, 16 * 1024));
   const form = parseJson(text);
   check(canonicalJson(form) === text, "operation is not in canonical form");
   checkForm(form);
   const { sigs, ...unsigned } = form;
   const hash = await hashTagged("did-op", utf8(canonicalJson(unsigned)));
-  check(equal(form.type === "create" ? hash : decodeDid(form.did), record.did), "operation is of another DID");
-  const found = {
-    seq: Number(seq), versionId: `${form.seq}-${hashText(hash)}`, type: form.type, height: Number(height), time: timeText(timeMs),
-  };
-  check(canonicalJson({ ...item, ...found }) === canonicalJson(item), "history item says something that its entry does not");
-  return { seq: found.seq, height, timeMs, versionId: found.versionId, hash, form, nullifiedBy: null };
+  const did = form.type === "create" ? hash : decodeDid(form.did);
+  check(equal(did, record.did), "operation is of another DID");
+  return { seq, height, timeMs, hash, versionId: `${form.seq}-${hashText(hash)}`, form };
 }
 
 function checkForm(form) {
-  hasMembers(form, ["v", "net", "type", "seq", "expHeight", "body", "sigs", ...(form?.type === "create" ? [] : ["did", "prev"])]);
+  const names = ["v", "net", "type", "seq", "expHeight", "body", "sigs"];
+  hasMembers(form, form?.type === "create" ? names : [...names, "did", "prev"]);
   const { v, type, body } = form;
-  check(v === 1 && TYPES.includes(type) && body !== null && typeof body === "object", "operation is malformed");
+  check(v === 1 && TYPES.includes(type) && isObject(body), "operation is malformed");
   if (type === "deactivate") return;
   check(Array.isArray(body.recovery ?? []), "recovery is malformed");
   for (const list of [body.control, ...(body.recovery ?? [])]) {

@@ -5,6 +5,7 @@ import {
 } from "./codec.mjs";
 import { FINALITY_PROOF_BYTES_MAX, guarded, judgeDecoded, readFinalityProof, verifyInclusion } from "./chain.mjs";
 
+const RECEIPT_BYTES_MAX = FINALITY_PROOF_BYTES_MAX + 16 * 1024;
 const DIGEST_BYTES = { "1220": 32, "1340": 64, "1620": 32 }; // sha2-256, sha2-512, sha3-256
 
 /** {verdict, reason, header, anchor} of a receipt's wire bytes for a content's multihash. `salt`
@@ -12,7 +13,7 @@ const DIGEST_BYTES = { "1220": 32, "1340": 64, "1620": 32 }; // sha2-256, sha2-5
 export async function judgeReceipt(data, multihash, trust, nowMs, { salt = null, stream = null, maxAgeMs = null } = {}) {
   return guarded(async () => {
     const [tag, leafBytes, batch, anchorBytes, log, finality] =
-      readArray(decode(data, FINALITY_PROOF_BYTES_MAX + 16 * 1024), 6, "receipt");
+      readArray(decode(data, RECEIPT_BYTES_MAX), 6, "receipt");
     check(tag === "audit-receipt/1", "receipt has another tag");
     const leaf = readLeaf(readBytes(leafBytes, "receipt leaf", 0, 160));
     const anchor = readAnchor(readBytes(anchorBytes, "anchor record", 0, 256));
@@ -30,6 +31,12 @@ export async function judgeReceipt(data, multihash, trust, nowMs, { salt = null,
       "the anchor claims to be younger than the header that holds it");
     return { ...(await judgeDecoded(proof, trust, nowMs, maxAgeMs)), anchor };
   });
+}
+
+/** Whether a receipt's leaf is salted: then `judgeReceipt` needs its salt. Throws Invalid. */
+export function isSalted(data) {
+  const [, leaf] = readArray(decode(data, RECEIPT_BYTES_MAX), 6, "receipt");
+  return readLeaf(readBytes(leaf, "receipt leaf", 0, 160)).commitment !== null;
 }
 
 function checkMultihash(multihash) {
@@ -67,8 +74,8 @@ function readPath(value, what) {
 
 async function checkContent(leaf, multihash, salt) {
   checkMultihash(multihash);
-  if (leaf.commitment === null) return check(equal(leaf.multihash, multihash), "the receipt is for another content");
+  if (leaf.commitment === null) return check(equal(leaf.multihash, multihash), "the receipt is for another content", "content");
   check(salt?.length === 32, "the leaf is salted; its salt is needed to compare the content");
   const opened = await sha256(concat(salt, multihash.subarray(2)));
-  check(equal(opened, leaf.commitment), "content and salt do not open the leaf's commitment");
+  check(equal(opened, leaf.commitment), "content and salt do not open the leaf's commitment", "content");
 }
