@@ -31,7 +31,7 @@ from node.devnet import Devnet
 from node.event_loop import run
 
 DISK_BYTES_PER_DID = 4096
-"""2.4 KB stay; as much again is under way while the store is compacted."""
+"""About 2 KB stay; as much again is under way while the store is compacted."""
 
 
 async def measure(network: Devnet, dids: list[str], seconds: float) -> dict[str, Any]:

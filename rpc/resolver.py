@@ -16,6 +16,8 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 from did import strict_json
@@ -50,6 +52,8 @@ DOCUMENTS = tuple(
     MediaType(name=f"application/{name}") for name in ("did", "did+json", "did+ld+json", "json")
 )
 URI_LIST = MediaType(name=URI_LIST_TYPE)
+ACCEPTS_MAX = 64
+"""Accept headers whose outcome is remembered."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "public, no-cache"
 NEVER = "no-store"
@@ -60,6 +64,15 @@ _ERROR_BY_RPC_CODE: dict[int, tuple[str, int]] = {
     RpcCode.NOT_READY: ("INTERNAL_ERROR", 503),
     RpcCode.TIMED_OUT: ("INTERNAL_ERROR", 504),
 }
+
+
+class _Offer(Enum):
+    """What there is to choose from."""
+
+    FUNCTIONS = (RESULT, LD_RESULT, DEREFERENCING)
+    WHOLE = (RESULT, LD_RESULT, *DOCUMENTS, DEREFERENCING)
+    PART = (DEREFERENCING, *DOCUMENTS)
+    SERVICES = (DEREFERENCING, *DOCUMENTS, URI_LIST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,20 +101,19 @@ async def answer_resolver(
     dispatcher: Dispatcher, caller: Caller, request: ResolverRequest
 ) -> ResolverResponse:
     """The whole of the binding. Raises nothing but cancellation."""
-    ranges = parse_accept(request.accept)
-    chosen: MediaType | None = choose(ranges, (RESULT, LD_RESULT, DEREFERENCING))
+    chosen = _choose(request.accept, _Offer.FUNCTIONS)
     try:
         url, options = _read_request(request)
         is_part = bool(url.path or url.fragment is not None or options.is_dereferencing)
-        offered = (DEREFERENCING, *DOCUMENTS) if is_part else (RESULT, LD_RESULT, *DOCUMENTS)
-        if is_part and options.selects_services:
-            offered = (*offered, URI_LIST)
-        chosen = choose(ranges, offered if is_part else (*offered, DEREFERENCING))
+        offer = _Offer.WHOLE
+        if is_part:
+            offer = _Offer.SERVICES if options.selects_services else _Offer.PART
+        chosen = _choose(request.accept, offer)
         if chosen is None:
             chosen = DEREFERENCING if is_part else RESULT
             raise ResolutionError(
                 "REPRESENTATION_NOT_SUPPORTED",
-                "Accept takes none of " + ", ".join(media_type.text for media_type in offered),
+                "Accept takes none of " + ", ".join(media_type.text for media_type in offer.value),
             )
         is_bare = chosen in DOCUMENTS or chosen == URI_LIST
         result = await _resolve(dispatcher, caller, url.did, options, is_proven=not is_bare)
@@ -118,8 +130,15 @@ async def answer_resolver(
 
 def refuse_body(accept: str, error: RpcError, status: int) -> ResolverResponse:
     """The answer to a POST whose body was not taken."""
-    chosen = choose(parse_accept(accept), (RESULT, LD_RESULT, DEREFERENCING))
+    chosen = _choose(accept, _Offer.FUNCTIONS)
     return _answer_error(chosen, error_result("INVALID_OPTIONS", error.message), status)
+
+
+@lru_cache(maxsize=ACCEPTS_MAX)
+def _choose(accept: str, offer: _Offer) -> MediaType | None:
+    """What an Accept header likes best of an offer; None if nothing. Callers say the same few
+    headers again and again."""
+    return choose(parse_accept(accept), offer.value)
 
 
 def _read_request(request: ResolverRequest) -> tuple[DidUrl, Options]:
