@@ -4,6 +4,10 @@ state for measurements.
 Every block is a real one: signed creates, the validator's VRF proof and its finalize vote,
 executed and committed as a node does it, but without RPC, gossip and consensus in between. A node
 then starts from the home and serves it; a block's time is the real one, so that a head is recent.
+
+The DIDs are listed in the home, so that a chain can be grown further: after a stop, or after a node
+has served it. This is for a chain whose only key is at hand; on a network, DIDs come by `did/op`
+messages alone (docs/bulk-load.md).
 """
 
 from __future__ import annotations
@@ -40,39 +44,44 @@ from node.keys import load_key
 TXS_PER_BLOCK = 75
 """With 16 creates of some 750 B each, below the 1 MiB of a block."""
 VALID_BLOCKS = 1000
+LISTING_FILE = "bench-dids.txt"
+"""In the home: the DIDs that were created, one a line."""
 
 
 def load_dids(home: Path, count: int, *, progress: Callable[[float], None]) -> list[str]:
-    """Create `count` DIDs on the chain of `home`, whose one validator must not be running. Returns
-    them as text. `progress` is told the share that is done. Another process signs the next block's
-    operations while this one executes a block."""
+    """Create DIDs until the chain of `home`, whose one validator must not be running, has `count`.
+    Returns them as text. `progress` is told the share that is done. Another process signs the next
+    block's operations while this one executes a block."""
     genesis = GenesisDocument.parse((home / cfg.GENESIS_FILE).read_bytes()).to_state()
     folder = home / cfg.DATA_FOLDER / STORE_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    store = LevelStore.open(folder)
+    listing = home / LISTING_FILE
+    dids = listing.read_text().split() if listing.exists() else []
     per_block = TXS_PER_BLOCK * MESSAGES_MAX
-    dids: list[str] = []
+    store = LevelStore.open(folder)
     try:
         chain = open_chain(store, genesis, commit_rows)
         writer = _Writer(chain, home)
         # Far enough ahead for the last block, and no further than a node accepts.
         exp_height = chain.height + count // per_block + VALID_BLOCKS
-        with ProcessPoolExecutor(1) as pool:
+        with ProcessPoolExecutor(1) as pool, listing.open("a") as lines:
 
             def begin(first: int) -> Future[list[tuple[str, bytes]]]:
                 end = min(count, first + per_block)
                 return pool.submit(make_creates, chain.chain_id, exp_height, first, end)
 
-            coming = begin(0)
+            coming = begin(len(dids))
             while len(dids) < count:
                 made = coming.result()
                 coming = begin(len(dids) + len(made))
                 writer.write_block([operation for _, operation in made])
-                dids += [did for did, _ in made]
+                new = [did for did, _ in made]
+                lines.writelines(did + "\n" for did in new)
+                dids += new
                 progress(len(dids) / count)
     finally:
         store.close()
-    return dids
+    return dids[:count]
 
 
 def make_creates(net: str, exp_height: int, first: int, end: int) -> list[tuple[str, bytes]]:
@@ -99,7 +108,7 @@ class _Writer:
         self._voter = load_key(home / cfg.VALIDATOR_KEY_FILE)
         self._vrf_seed = load_key(home / cfg.VRF_KEY_FILE).seed
         self._payer = load_key(home / cfg.FAUCET_KEY_FILE)
-        self._nonce = 0
+        self._nonce = chain.account(self._payer.public_key).nonce
 
     def write_block(self, operations: list[bytes]) -> None:
         """Execute and commit one block with them."""

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from did.operation import encode_unsigned, encode_version_id
+from did.operation import compute_version_id
 from did.oplog import LogEntry
 from did.syntax import encode_did
 from did.version import format_time
-from ledger.codec import hash_tagged
 from ledger.errors import InvalidInputError
 
 EXPORT_MAX = 1000
@@ -42,21 +41,14 @@ def parse_cursor(text: str) -> Cursor:
 
 
 def find_entries(
-    blocks: Iterable[tuple[int, list[bytes]]],
-    after: Cursor | None = None,
-    limit: int | None = None,
-) -> list[tuple[Cursor, bytes]]:
-    """All, or at most `limit`, (cursor, key of the log entry) after a cursor. `blocks` are (height,
-    keys of the side rows it wrote), from the cursor's height on."""
-    found: list[tuple[Cursor, bytes]] = []
-    for height, keys in blocks:
-        entries = (key for key in keys if key.startswith(ENTRY_PREFIX))
-        for index, key in enumerate(entries):
-            if after is None or (height, index) > after:
-                found.append(((height, index), key))
-                if len(found) == limit:
-                    return found
-    return found
+    height: int, keys: Iterable[bytes], after: Cursor | None = None
+) -> Iterator[tuple[Cursor, bytes]]:
+    """(cursor, key of the log entry) of each operation of one block that comes after a cursor.
+    `keys` are those of all side rows that the block wrote."""
+    entries = (key for key in keys if key.startswith(ENTRY_PREFIX))
+    for index, key in enumerate(entries):
+        if after is None or (height, index) > after:
+            yield (height, index), key
 
 
 def describe_entry(cursor: Cursor, key: bytes, row: bytes) -> dict[str, Any]:
@@ -67,7 +59,7 @@ def describe_entry(cursor: Cursor, key: bytes, row: bytes) -> dict[str, Any]:
         "cursor": f"{cursor[0]}-{cursor[1]}",
         "did": encode_did(key[len(ENTRY_PREFIX) : len(ENTRY_PREFIX) + 32]),
         "seq": entry.seq,
-        "versionId": encode_version_id(entry.seq, hash_tagged("did-op", encode_unsigned(form))),
+        "versionId": compute_version_id(form),
         "height": entry.height,
         "time": format_time(entry.time_ms),
         "operation": form,

@@ -12,7 +12,7 @@ same on every node:
 | did/exists | create of a DID that is there already |
 | did/not-found | no such DID |
 | did/deactivated | the DID is deactivated, and this operation can not change that |
-| did/rate-block | a second operation of the DID in one block |
+| did/rate-block | too many operations of the DID in one block (chain parameter) |
 | did/rate-day | too many operations of this authority today, or too many in dispute |
 | did/bad-seq | seq is not the head's plus one |
 | did/bad-prev | prev is not the head (recover: nor an operation to fork from) |
@@ -147,7 +147,7 @@ def _create(context: ExecutionContext, operation: Operation) -> None:
         open=(),
         nullified=(),
     )
-    _write(context, operation, judged, None, None, (1, 0, 0, 0))
+    _write(context, operation, judged, None, None, 1, (1, 0, 0, 0))
 
 
 def _change(context: ExecutionContext, operation: Operation) -> None:
@@ -158,8 +158,7 @@ def _change(context: ExecutionContext, operation: Operation) -> None:
         raise TxFailure("did/not-found", "no such DID", got=operation.did_text)
     record, before = Record.decode(record_bytes), ControlState.decode(control_bytes)
     params = read_params(state)
-    if before.last_height == context.height:
-        raise TxFailure("did/rate-block", "one operation of a DID a block")
+    block_count = _count_block(before, context.height, params)
     if operation.seq != record.seq + 1:
         raise TxFailure(
             "did/bad-seq",
@@ -172,7 +171,7 @@ def _change(context: ExecutionContext, operation: Operation) -> None:
     else:
         judged = _judge_by_control(operation, record, before, context.time_ms)
     counts = _count_day(before, judged, context.time_ms, params)
-    _write(context, operation, judged, record, before, counts)
+    _write(context, operation, judged, record, before, block_count, counts)
 
 
 def _judge_by_control(
@@ -248,6 +247,18 @@ def _require_signers(operation: Operation, required: KeyList) -> None:
         )
 
 
+def _count_block(before: ControlState, height: int, params: ChainParams) -> int:
+    """The DID's operations in this block with this one. Raises TxFailure `did/rate-block`."""
+    count = before.last_height_count + 1 if before.last_height == height else 1
+    if count > params.did_ops_per_block_max:
+        raise TxFailure(
+            "did/rate-block",
+            "too many operations of the DID in one block",
+            expected=f"at most {params.did_ops_per_block_max}",
+        )
+    return count
+
+
 def _count_day(
     before: ControlState, judged: _Judged, time_ms: int, params: ChainParams
 ) -> tuple[int, ...]:
@@ -273,6 +284,7 @@ def _write(
     judged: _Judged,
     record: Record | None,
     before: ControlState | None,
+    block_count: int,
     day_counts: tuple[int, ...],
 ) -> None:
     """Put the three state rows and the side rows, and tell."""
@@ -304,6 +316,7 @@ def _write(
         tiers=judged.tiers,
         peaks=peaks,
         last_height=context.height,
+        last_height_count=block_count,
         day=context.time_ms // DAY_MS,
         day_counts=day_counts,
         disputes=disputes,

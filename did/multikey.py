@@ -26,7 +26,6 @@ SHA2_256_PREFIX = b"\x12\x20"
 TEXT_CHARACTERS_MAX = 64
 
 
-@lru_cache(maxsize=4096)
 def encode_multikey(public_key: bytes, prefix: bytes = ED25519_PREFIX) -> str:
     """Multikey text of a 32-byte public key."""
     return _encode_prefixed(prefix, public_key)
@@ -42,14 +41,12 @@ def decode_multikey(text: object) -> bytes:
 
 def split_multikey(text: object) -> tuple[bytes, bytes]:
     """(prefix, 32 B key) of an Ed25519 or X25519 Multikey. Raises InvalidInputError."""
-    raw = _decode_multibase(text)
-    prefix = raw[:2]
-    if len(raw) != 34 or prefix not in (ED25519_PREFIX, X25519_PREFIX):
+    prefix, key = _split_multibase(_read_text(text))
+    if prefix not in (ED25519_PREFIX, X25519_PREFIX):
         raise InvalidInputError("key is not a known Multikey", got=repr(text)[:80])
-    return prefix, raw[2:]
+    return prefix, key
 
 
-@lru_cache(maxsize=4096)
 def encode_hash(digest: bytes) -> str:
     """Multibase text of the sha2-256 multihash of a 32-byte digest."""
     return _encode_prefixed(SHA2_256_PREFIX, digest)
@@ -57,10 +54,10 @@ def encode_hash(digest: bytes) -> str:
 
 def decode_hash(text: object) -> bytes:
     """Inverse of `encode_hash`. Raises InvalidInputError."""
-    raw = _decode_multibase(text)
-    if len(raw) != 34 or raw[:2] != SHA2_256_PREFIX:
+    prefix, digest = _split_multibase(_read_text(text))
+    if prefix != SHA2_256_PREFIX:
         raise InvalidInputError("not a sha2-256 multihash", got=repr(text)[:80])
-    return raw[2:]
+    return digest
 
 
 def encode_base64url(data: bytes) -> str:
@@ -83,28 +80,34 @@ def decode_base64url(text: object, *, bytes_max: int) -> bytes:
     return data
 
 
+@lru_cache(maxsize=8192)
 def _encode_prefixed(prefix: bytes, payload: bytes) -> str:
     if len(payload) != 32:
         raise UsageError("payload has a wrong length", expected="32 B", got=f"{len(payload)} B")
     return "z" + str(base58.b58encode(prefix + payload).decode("ascii"))
 
 
-def _decode_multibase(text: object) -> bytes:
+def _read_text(text: object) -> str:
     if type(text) is not str or not text.startswith("z") or len(text) > TEXT_CHARACTERS_MAX:
         raise InvalidInputError(
             "not base58btc multibase",
             expected=f"z and at most {TEXT_CHARACTERS_MAX - 1} characters",
             got=repr(text)[:80],
         )
-    return _decode_base58(text)
+    return text
 
 
-@lru_cache(maxsize=4096)
-def _decode_base58(text: str) -> bytes:
+@lru_cache(maxsize=8192)
+def _split_multibase(text: str) -> tuple[bytes, bytes]:
+    """(2 B prefix, 32 B payload); no prefix if there are not 34 B. The comparison leaves the text
+    where it is asked for next: who resolves a DID is shown it."""
     try:
         raw = bytes(base58.b58decode(text[1:].encode("ascii")))
     except ValueError as error:  # UnicodeEncodeError is one too
         raise InvalidInputError("not base58", got=repr(text)[:80]) from error
-    if "z" + base58.b58encode(raw).decode("ascii") != text:
+    if len(raw) != 34:
+        return b"", raw
+    prefix, payload = raw[:2], raw[2:]
+    if _encode_prefixed(prefix, payload) != text:
         raise InvalidInputError("base58 is not canonical", got=repr(text)[:80])
-    return raw
+    return prefix, payload

@@ -96,6 +96,11 @@ def encode_version_id(seq: int, op_hash: bytes) -> str:
     return f"{seq}-{encode_hash(op_hash)}"
 
 
+def compute_version_id(form: dict[str, Any]) -> str:
+    """versionId of an operation's JSON form. For one that was executed: nothing is judged."""
+    return encode_version_id(form["seq"], hash_tagged("did-op", encode_unsigned(form)))
+
+
 def decode_operation(data: bytes) -> Operation:
     """Parse and judge everything that needs no state and no signature check.
 

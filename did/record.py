@@ -7,8 +7,8 @@
 `did-doc`      the current document: JCS bytes of the stored form. Absent once deactivated.
 `did-control`  what execution needs to judge the next operation:
                [1, key list, next bin32|nil, tier set index, [tier set, ...], [log peak bin32, ...],
-                last_height, day, [operations of the day by authority 0..3],
-                [dispute, ...]]
+                last_height, operations of that height, day,
+                [operations of the day by authority 0..3], [dispute, ...]]
                key list = [[key bin32, ...], threshold]; tier set = [key list, ...]
                dispute = [op_hash bin32, prev bin32, seq, until_ms, authority, tier set index]
 
@@ -125,12 +125,14 @@ class Dispute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlState:
-    """The `did-control` row; `day` counts days of Unix time."""
+    """The `did-control` row; `last_height` is that of the head, `last_height_count` how many of the
+    DID's operations it executed, `day` counts days of Unix time."""
 
     control: Control
     tiers: tuple[KeyList, ...]
     peaks: tuple[bytes, ...]
     last_height: int
+    last_height_count: int
     day: int
     day_counts: tuple[int, ...]
     disputes: tuple[Dispute, ...]
@@ -151,6 +153,7 @@ class ControlState:
                 [[_key_list_value(tier) for tier in tiers] for tiers in tier_sets],
                 list(self.peaks),
                 self.last_height,
+                self.last_height_count,
                 self.day,
                 list(self.day_counts),
                 disputes,
@@ -161,11 +164,10 @@ class ControlState:
     def decode(cls, data: bytes) -> ControlState:
         """Inverse of `encode`. Raises InvalidInputError."""
         fields_ = codec.read_array(
-            codec.decode(data, bytes_max=CONTROL_BYTES_MAX), 10, "DID control row"
+            codec.decode(data, bytes_max=CONTROL_BYTES_MAX), 11, "DID control row"
         )
-        version, current, commitment, tier_index, sets, peaks, height, day, counts, disputes = (
-            fields_
-        )
+        version, current, commitment, tier_index, sets, peaks, *limits, disputes = fields_
+        height, height_count, day, counts = limits
         if codec.read_int(version, "control row version") != RECORD_VERSION:
             raise InvalidInputError("DID control row has another version", got=str(version))
         if commitment is not None:
@@ -184,6 +186,7 @@ class ControlState:
                 for peak in codec.read_list(peaks, LOG_PEAKS_MAX, "log peaks")
             ),
             last_height=codec.read_int(height, "last height"),
+            last_height_count=codec.read_int(height_count, "operations of the last height"),
             day=codec.read_int(day, "day"),
             day_counts=tuple(
                 codec.read_int(n, "day count")

@@ -23,7 +23,7 @@ from ledger.certificate import VIEW_MAX, Certificate
 from ledger.errors import InvalidInputError
 from ledger.tx import CHAIN_ID_MAX, TX_BYTES_MAX
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """What headers carry from block 1 on, until an upgrade (`ledger.upgrade`)."""
 PROTOCOL_VERSIONS = frozenset({PROTOCOL_VERSION})
 """Those that this software builds, judges and verifies."""

@@ -41,7 +41,8 @@ class ChainParams:
     weights of its messages (1 = a transfer). `block_txs_max`: number of txs.
     `tx_valid_blocks_max`: how far past the current height a tx may stay valid.
     `time_ahead_max_ms`: how far a fresh block's time may be ahead of a voter's clock.
-    `dispute_window_ms`, `did_ops_per_day_max`: rules of the DID method (docs/protocol.md).
+    `dispute_window_ms`, `did_ops_per_block_max`, `did_ops_per_day_max`: rules of the DID method
+    (docs/protocol.md); the two limits are of one DID.
     `audit_leaves_max`: leaves an anchored batch may hold.
     Proof of stake (docs/adr/0008-proof-of-stake.md); ppm are millionths:
     `validators_max`: active validators. `self_bond_min`: below it a validator is not active.
@@ -68,6 +69,7 @@ class ChainParams:
     tx_valid_blocks_max: int = 20_000
     time_ahead_max_ms: int = 500
     dispute_window_ms: int = 72 * 3600 * 1000
+    did_ops_per_block_max: int = 1
     did_ops_per_day_max: int = 32
     audit_leaves_max: int = 1024
     validators_max: int = 100
@@ -149,6 +151,7 @@ _BOUNDS: tuple[tuple[str, int, int], ...] = (
     ("tx_valid_blocks_max", 1, 2**32),
     ("time_ahead_max_ms", 1, 60_000),
     ("dispute_window_ms", 1, 365 * DAY_MS),
+    ("did_ops_per_block_max", 1, 1024),
     ("did_ops_per_day_max", 1, 2**32),
     ("audit_leaves_max", 1, 2**20),
     ("validators_max", 1, VALIDATORS_MAX),

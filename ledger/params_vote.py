@@ -39,6 +39,7 @@ VOTE_BOUNDS: dict[str, tuple[int, int]] = {
     "tx_valid_blocks_max": (100, 1_000_000),
     "time_ahead_max_ms": (100, 10_000),  # a light client allows 10 s
     "dispute_window_ms": (HOUR_MS, 365 * DAY_MS),
+    "did_ops_per_block_max": (1, 32),  # a block has room for other DIDs
     "did_ops_per_day_max": (1, 10_000),
     "audit_leaves_max": (1, 2**20),
     "validators_max": (4, VALIDATORS_MAX),  # with fewer, one fault is too many

@@ -314,7 +314,7 @@ class Api:
     async def did_history(
         self, did: str, cursor: int, limit: int, trusted_height: int = 0
     ) -> JsonObject:
-        return resolver.history(self._view(None, trusted_height), did, cursor, limit)
+        return await api_did.history_json(self._view(None, trusted_height), did, cursor, limit)
 
     async def did_proof(self, did: str, height: int | None, trusted_height: int = 0) -> JsonObject:
         return resolver.proof(self._view(height, trusted_height), did)

@@ -21,10 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from genesis.document import GenesisDocument
 from ledger.errors import UsageError, ZynkError
 from ledger.params import ChainParams
 from node.config import (
     CONFIG_FILE,
+    GENESIS_FILE,
     READY_FILE,
     ConsensusSettings,
     NodeConfig,
@@ -142,6 +144,23 @@ class Devnet:
             for i, home in enumerate(homes)
         ]
         return cls(folder, nodes, chain_id)
+
+    @classmethod
+    def open(cls, folder: Path) -> Devnet:
+        """The network that `create` made there, with the ports of its configurations. Raises
+        UsageError if there is none."""
+        homes = sorted(
+            (path.parent for path in folder.glob(f"*/{CONFIG_FILE}")),
+            key=lambda home: (len(home.name), home.name),
+        )
+        if not homes:
+            raise UsageError("no network in that folder", got=str(folder))
+        nodes = [
+            DevnetNode(index=i, home=home, rpc_port=load_config(home).rpc.port)
+            for i, home in enumerate(homes)
+        ]
+        genesis = GenesisDocument.parse((homes[0] / GENESIS_FILE).read_bytes())
+        return cls(folder, nodes, genesis.to_state().chain_id)
 
     # --- processes ---
 

@@ -98,10 +98,19 @@ def test_the_benchmark_ends_with_one_line_of_json_in_its_documented_shape() -> N
     assert "cores" in figures["machine"]
 
 
-def test_the_resolver_benchmark_loads_dids_and_verifies_some_of_the_answers() -> None:
-    figures = run_bench("bench.resolve", "--dids", "1250", "--seconds", "2")
-    assert figures["dids"] == 1250, "more than a block of them"
-    assert figures["plain_per_s"] > 0
-    assert figures["with_proof_per_s"] > 0
-    assert 0 < figures["p50_ms"] <= figures["p99_ms"]
-    assert figures["verified"] > 0
+def test_the_resolver_benchmark_grows_a_kept_chain_and_measures_each_size(tmp_path: Path) -> None:
+    options = ("--home", str(tmp_path / "network"), "--seconds", "1")
+    first = run_bench("bench.resolve", *options, "--dids", "16")
+    assert "larger" not in first
+    figures = run_bench("bench.resolve", *options, "--dids", "1250", "--dids", "16")
+    (larger,) = figures["larger"]
+    assert (figures["dids"], larger["dids"]) == (16, 1250), "more than a block of them"
+    for result in (first, figures, larger):
+        assert result["plain_per_s"] > 0
+        assert result["with_proof_per_s"] > 0
+        assert 0 < result["p50_ms"] <= result["p99_ms"]
+        asked = result["seconds"] * (result["with_proof_per_s"] + result["half_load_per_s"])
+        assert result["verified"] >= asked // 100 - 1, "one in a hundred"
+    assert larger["plain_slowdown"] == round(figures["plain_per_s"] / larger["plain_per_s"], 2)
+    listed = (tmp_path / "network/node0/bench-dids.txt").read_text().split()
+    assert len(set(listed)) == 1250

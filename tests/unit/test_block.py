@@ -53,7 +53,7 @@ CHANGES: dict[str, Any] = {
 
 
 def test_header_and_block_hash_are_frozen() -> None:
-    assert HEADER.hash.hex() == "c4edc2542ffad2ff7574ff1d777878ccb9a3d7a2d22b825a0c39226f116846de"
+    assert HEADER.hash.hex() == "b8e68f3fdc765ee1b87f131a39e31622a6f1ac6a108882f47a4294df539b5acf"
     assert BLOCK.hash == HEADER.hash
 
 

@@ -135,8 +135,9 @@ def test_malformed_cursor_is_refused(text: str) -> None:
 
 
 def test_other_side_rows_do_not_count() -> None:
-    blocks = [(1, [b"d/nx", b"d/oa", b"d/xx", b"d/ob"])]
-    assert find_entries(blocks) == [((1, 0), b"d/oa"), ((1, 1), b"d/ob")]
+    keys = [b"d/nx", b"d/oa", b"d/xx", b"d/ob"]
+    assert list(find_entries(1, keys)) == [((1, 0), b"d/oa"), ((1, 1), b"d/ob")]
+    assert list(find_entries(1, keys, (1, 0))) == [((1, 1), b"d/ob")]
 
 
 def test_missing_row_is_the_stores_fault_and_not_the_callers() -> None:

@@ -207,7 +207,7 @@ def test_limits_in_the_text_are_those_of_the_code() -> None:
         "members of an endpoint object": str(document.ENDPOINT_MEMBERS_MAX),
         "bytes of a URI": str(document.URI_BYTES_MAX),
         "characters of a service type": str(document.TYPE_CHARACTERS_MAX),
-        "operations of a DID a block": "1",
+        "operations of a DID a block (chain parameter)": str(params.did_ops_per_block_max),
         "operations of a DID a day and authority (chain parameter)": str(
             params.did_ops_per_day_max
         ),

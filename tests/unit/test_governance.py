@@ -119,7 +119,11 @@ FAILURES: dict[str, tuple[str, Callable[[World], None], Callable[[World], str]]]
         nothing,
         lambda w: w.propose(upgrade_at(NOTICE_HEIGHTS_MIN)),
     ),
-    "same version": ("gov/upgrade-version", nothing, lambda w: w.propose(upgrade_at(100, 2))),
+    "same version": (
+        "gov/upgrade-version",
+        nothing,
+        lambda w: w.propose(upgrade_at(100, PROTOCOL_VERSION)),
+    ),
     "older version": ("gov/upgrade-version", nothing, lambda w: w.propose(upgrade_at(100, 1))),
     "nothing to cancel": (
         "gov/not-scheduled",
@@ -409,11 +413,11 @@ def scheduled(world: World) -> UpgradeState:
 def test_an_upgrade_is_scheduled_replaced_and_cancelled() -> None:
     world = World()
     assert world.propose(NEXT) == ""
-    assert world.propose(upgrade_at(200, 4)) == ""
+    assert world.propose(upgrade_at(200, PROTOCOL_VERSION + 2)) == ""
     for proposal in (1, 2):
         world.vote(0, 0, YES, proposal)
     world.finish(2)
-    assert scheduled(world).scheduled == Upgrade(height=200, version=4)
+    assert scheduled(world).scheduled == Upgrade(height=200, version=PROTOCOL_VERSION + 2)
     assert world.propose(CancelChange(height=100)) == "gov/not-scheduled"
     for proposal in (3, 4):
         assert world.propose(CancelChange(height=200)) == ""

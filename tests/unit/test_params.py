@@ -25,9 +25,9 @@ def test_parameters_round_trip() -> None:
 
 def test_the_bytes_of_the_defaults_are_frozen() -> None:
     assert DEFAULT.encode().hex() == (
-        "dc001c6401ce00100000cd2000cd0800cd4e20cd01f4ce0f73140020cd040064ce000f4240cd2710ce6c258c00"
-        "ce66ff3000cdc35064cd2710cd1388ce000927c0cd03e8ce00011170ce000186a0cd2710ce3b9aca00ce240c84"
-        "00ce00061a80ce0007a120"
+        "dc001d6401ce00100000cd2000cd0800cd4e20cd01f4ce0f7314000120cd040064ce000f4240cd2710ce6c258c"
+        "00ce66ff3000cdc35064cd2710cd1388ce000927c0cd03e8ce00011170ce000186a0cd2710ce3b9aca00ce240c"
+        "8400ce00061a80ce0007a120"
     )
 
 

@@ -9,7 +9,7 @@ import {
   readArray, readBytes, readInt, readList, sha256, signBytes, toHex,
 } from "./codec.mjs";
 
-export const PROTOCOL_VERSION = 3n;
+export const PROTOCOL_VERSION = 4n;
 export const CLOCK_DRIFT_MAX_MS = 10_000n;
 const VALIDATORS_MAX = 256;
 const TOTAL_POWER_MAX = 2n ** 61n - 1n;
