@@ -99,8 +99,11 @@ class Episode:
 
     def _govern(self) -> None:
         self.twin.window_ms = self.rng.choice((WINDOW_MS, WINDOW_MS, DAY_MS, 2 * WINDOW_MS, 1))
+        self.twin.block_limit = self.rng.choice((1, 1, 2))
         self.params = ChainParams(
-            dispute_window_ms=self.twin.window_ms, did_ops_per_day_max=DAY_LIMIT
+            dispute_window_ms=self.twin.window_ms,
+            did_ops_per_block_max=self.twin.block_limit,
+            did_ops_per_day_max=DAY_LIMIT,
         )
         self.world.set_params(self.params)
         self.seen["window changed"] += 1

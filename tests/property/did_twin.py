@@ -124,6 +124,7 @@ class Twin:
     net: str
     window_ms: int
     day_limit: int
+    block_limit: int = 1
     height: int = 0
     time_ms: int = 0
     dids: dict[str, list[Version]] = field(default_factory=dict)
@@ -156,7 +157,7 @@ class Twin:
         else:
             if not versions:
                 raise Refused("did/not-found")
-            if versions[-1].height == self.height:
+            if sum(v.height == self.height for v in versions) >= self.block_limit:
                 raise Refused("did/rate-block")
             if form["seq"] != len(versions):
                 raise Refused("did/bad-seq")
@@ -374,6 +375,7 @@ def control_row(versions: list[Version]) -> bytes:
             [[key_list_value(tier) for tier in tiers] for tiers in sets],
             list(log_peaks([v.entry for v in versions])),
             head.height,
+            sum(v.height == head.height for v in versions),
             day,
             [today.count(authority) for authority in range(4)],
             disputes,
