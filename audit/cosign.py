@@ -47,6 +47,10 @@ class CosignerSet:
     def find(self, operator: bytes) -> Cosigner | None:
         return next((found for found in self.cosigners if found.operator == operator), None)
 
+    def find_key(self, public_key: bytes) -> Cosigner | None:
+        """The first that cosigns with this key."""
+        return next((found for found in self.cosigners if found.key.public_key == public_key), None)
+
     def power_of(self, operators: Iterable[bytes]) -> int:
         """Their power together; each counts once."""
         wanted = frozenset(operators)

@@ -7,6 +7,7 @@ channel 0 (consensus)  0x00 consensus message | 0x01 compact proposal | 0x02 blo
 channel 1 (tx)         0x10 offer (ids held) | 0x11 want (ids) | 0x12 txs
 channel 2 (sync)       0x20 range request
 channel 3 (sync)       0x21 range of final blocks
+channel 4 (log)        0x30 signed heads of the audit log (audit/cosignatures.py)
 gossip tx/<chain>      0x12 txs
 
 A compact proposal is a proposal whose block names its txs by id; txs that the receiver can not
@@ -40,6 +41,7 @@ CHANNEL_CONSENSUS = 0
 CHANNEL_TX = 1
 CHANNEL_SYNC_REQUEST = 2
 CHANNEL_SYNC_RESPONSE = 3
+CHANNEL_LOG = 4
 
 TAG_CONSENSUS = 0x00
 TAG_COMPACT = 0x01
@@ -51,6 +53,7 @@ TAG_WANT = 0x11
 TAG_TXS = 0x12
 TAG_RANGE_REQUEST = 0x20
 TAG_RANGE = 0x21
+TAG_HEADS = 0x30
 
 IDS_MAX = 4096
 TXS_BYTES_MAX = 1024 * 1024
