@@ -1,7 +1,8 @@
 """The HTTP side: routes, limits, CORS, start and graceful stop.
 
-Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, /1.0/... (rpc.rest), /read/{method};
-GET / and what it refers to is the page for people (rpc.page_files).
+Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, /1.0/... (rpc.rest), /read/{method},
+/checkpoint and /tile/... (rpc.tiles); GET / and what it refers to is the page for people
+(rpc.page_files).
 
 A request that reaches JSON-RPC is answered 200 (204 if there is nothing to say), whatever the
 answer; what is refused before that has its HTTP status and a JSON-RPC error as body. Requests with
@@ -36,6 +37,7 @@ from rpc.rest import CORS, RestRoutes, WrongMethod
 from rpc.rest import PREFIX as REST_PREFIX
 from rpc.results import ANY_OBJECT
 from rpc.subscriptions import SUBSCRIPTION_METHODS, Hub
+from rpc.tiles import CHECKPOINT_PATH, TILE_PREFIX, LogSource, TileRoutes
 from rpc.websocket import WebSocketSession
 
 JSON_TYPES = ("application/json", "application/json-rpc", "application/jsonrequest")
@@ -57,7 +59,7 @@ log = structlog.get_logger("rpc")
 
 class RpcServer:
     """Serves one node. `extra_methods` are further JSON-RPC methods (a devnet's faucet); `genesis`
-    is the genesis document's bytes, for the page."""
+    is the genesis document's bytes, for the page; without an `audit_log` there are no tiles."""
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class RpcServer:
         extra_methods: Iterable[Method] = (),
         *,
         genesis: bytes | None = None,
+        audit_log: LogSource | None = None,
     ) -> None:
         self.metrics = RpcMetrics(api.metrics)
         document: dict[str, object] = {}
@@ -94,6 +97,11 @@ class RpcServer:
             self._origin_headers,
             self._held_response,
             registrar_wait_ms=config.registrar_wait_ms,
+        )
+        self._tiles = (
+            None
+            if audit_log is None
+            else TileRoutes(audit_log, self._dispatcher, self._held_response)
         )
         self._page = load_page_files(genesis)
         self._sessions: set[WebSocketSession] = set()
@@ -156,8 +164,7 @@ class RpcServer:
         except WrongMethod as error:
             return _error_response(405, error, {**CORS, "Allow": error.allowed})
         except RpcError as error:
-            headers = CORS if request.path.startswith(REST_PREFIX) else None
-            return _error_response(_status_of(error), error, headers)
+            return _error_response(_status_of(error), error, _error_headers(request.path))
         except ConnectionError:  # the peer is gone; what is returned is not read by anyone
             return web.Response(status=499)
         except Exception:
@@ -177,6 +184,8 @@ class RpcServer:
             return await self._rest.serve(request)
         if path.startswith(READ_PREFIX):
             return await self._serve_read(request)
+        if self._tiles is not None and (path == CHECKPOINT_PATH or path.startswith(TILE_PREFIX)):
+            return await self._tiles.serve(request)
         if method == "OPTIONS" and path == "/":
             return self._preflight(request)
         if (file := self._page.get(path)) is not None:
@@ -201,7 +210,7 @@ class RpcServer:
             RpcCode.NOT_FOUND,
             "no such path",
             expected=f"POST /, GET / /ws /health /ready /metrics {REST_PREFIX}identifiers/<did> "
-            f"{READ_PREFIX}<method>",
+            f"{READ_PREFIX}<method> {CHECKPOINT_PATH} {TILE_PREFIX}...",
             got=path[:80],
         )
         return _error_response(404, error)
@@ -392,6 +401,13 @@ def _error_response(
         content_type="application/json",
         headers=headers,
     )
+
+
+def _error_headers(path: str) -> dict[str, str] | None:
+    """Refusals of what any page may read; nobody keeps that a tile is not there yet."""
+    if path == CHECKPOINT_PATH or path.startswith(TILE_PREFIX):
+        return {**CORS, "Cache-Control": "no-store"}
+    return CORS if path.startswith(REST_PREFIX) else None
 
 
 def _status_of(error: RpcError) -> int:
