@@ -137,8 +137,10 @@ async def _run(
             await monitor.round()
     finally:
         store.close()
-        for closing in (*sources, *clients):
-            await closing.close()
+        for endpoint in sources:
+            await endpoint.close()
+        for client in clients:
+            await client.close()
     return 1 if monitor.faults else 0
 
 
