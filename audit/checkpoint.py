@@ -1,31 +1,35 @@
 """Checkpoints: the log's head in the C2SP forms that other people's tools read.
 
-Body (C2SP tlog-checkpoint): origin, size, root, then extension lines, each ending in a newline:
+Body (C2SP tlog-checkpoint): origin, size, root, each ending in a newline:
 
     <origin>\\n<size in decimal>\\n<base64 of the root hash>\\n
 
-Signed note (C2SP signed-note): the body, an empty line, and a line a signature:
+It is the text of a signed note (audit/note.py). Extension lines are allowed to others; this log has
+none, since nothing could check them, and refuses them in its own checkpoints.
 
-    — <name> <base64(key id 4 B || signature)>\\n        (the dash is U+2014)
-
-with key id = sha256(name || 0x0A || 0x01 || public key)[:4] for Ed25519, whose signature covers the
-body. A checkpoint is unsigned here unless the caller has a log key: what makes a head true is the
-header with its certificate; validators' cosignatures come with their own keys.
+The origin names the chain, not the node: all nodes serve one log, each signs its head under the
+log's name with a log key of its own, and validators cosign it (audit/cosign.py). What makes a head
+true is the header with its certificate; the note carries the same head to tools that know logs but
+not this chain.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
-import hashlib
 from dataclasses import dataclass
 
-from ledger.ed25519 import KeyPair, is_valid_signature
+from audit.note import (
+    NOTE_BYTES_MAX,
+    KeyType,
+    Note,
+    NoteKey,
+    decode_base64,
+    sign_text,
+    verify_signed,
+)
+from ledger.ed25519 import KeyPair
 from ledger.errors import InvalidInputError, UsageError
 
-NOTE_BYTES_MAX = 64 * 1024
-SIGNATURE_TYPE_ED25519 = b"\x01"
-KEY_ID_BYTES = 4
 ORIGIN_MAX = 128
 
 
@@ -46,7 +50,7 @@ class Checkpoint:
         origin, size, root = lines[:3]
         if not (size.isascii() and size.isdigit() and len(size) <= 19) or str(int(size)) != size:
             raise InvalidInputError("checkpoint size is malformed", got=size[:40])
-        checkpoint = cls(origin=origin, tree_size=int(size), root_hash=_decode_base64(root, 32))
+        checkpoint = cls(origin=origin, tree_size=int(size), root_hash=decode_base64(root, 32))
         _verify_origin(origin)
         return checkpoint
 
@@ -61,57 +65,33 @@ class Checkpoint:
 
 
 def compute_origin(chain_id: str) -> str:
-    """The log's name, from which its key's id is derived too."""
+    """The log's name, from which its keys' ids are derived too."""
     return f"zynk.log/{chain_id}"
+
+
+def log_note_key(chain_id: str, public_key: bytes) -> NoteKey:
+    """What verifies the line of a node's log key."""
+    return NoteKey(name=compute_origin(chain_id), type=KeyType.ED25519, public_key=public_key)
 
 
 def compute_key_id(name: str, public_key: bytes) -> bytes:
     """The 4 bytes that tell a note's signers apart (Ed25519)."""
-    return hashlib.sha256(name.encode() + b"\n" + SIGNATURE_TYPE_ED25519 + public_key).digest()[
-        :KEY_ID_BYTES
-    ]
+    return NoteKey(name=name, type=KeyType.ED25519, public_key=public_key).key_id
 
 
 def sign_note(body: str, name: str, key: KeyPair) -> str:
     """The signed note with one signature line."""
-    signed = compute_key_id(name, key.public_key) + key.sign(body.encode())
-    return f"{body}\n— {name} {base64.b64encode(signed).decode()}\n"
+    return Note(text=body, signatures=(sign_text(body, name, key),)).encode()
 
 
 def verify_note(note: str, name: str, public_key: bytes) -> Checkpoint:
     """The checkpoint of a note that `name` signed. Raises InvalidInputError."""
-    if len(note) > NOTE_BYTES_MAX:
-        raise InvalidInputError("note is too long", expected=f"at most {NOTE_BYTES_MAX}")
-    text, separator, signatures = note.rpartition("\n\n")
-    if not separator or not signatures.endswith("\n"):
-        raise InvalidInputError("note has no signature lines")
-    body = text + "\n"
-    key_id = compute_key_id(name, public_key)
-    for line in signatures[:-1].split("\n"):
-        dash, _, rest = line.partition(" ")
-        signer, _, encoded = rest.partition(" ")
-        if dash != "—" or signer != name:
-            continue
-        signed = _decode_base64(encoded, KEY_ID_BYTES + 64)
-        if signed[:KEY_ID_BYTES] != key_id:
-            continue
-        if is_valid_signature(public_key, body.encode(), signed[KEY_ID_BYTES:]):
-            return Checkpoint.decode(body)
-        raise InvalidInputError("note has a bad signature", got=name)
-    raise InvalidInputError("note is not signed by the expected key", expected=name)
+    decoded = Note.decode(note)
+    verify_signed(decoded, NoteKey(name=name, type=KeyType.ED25519, public_key=public_key))
+    return Checkpoint.decode(decoded.text)
 
 
 def _verify_origin(origin: str) -> None:
     is_plain = origin.isascii() and origin.isprintable() and " " not in origin
     if not (0 < len(origin) <= ORIGIN_MAX and is_plain and "+" not in origin):
         raise InvalidInputError("checkpoint origin is malformed", got=repr(origin)[:80])
-
-
-def _decode_base64(text: str, length: int) -> bytes:
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInputError("base64 is malformed", got=text[:80]) from error
-    if len(data) != length or base64.b64encode(data).decode() != text:
-        raise InvalidInputError("base64 is malformed", expected=f"{length} B", got=text[:80])
-    return data

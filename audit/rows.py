@@ -19,6 +19,8 @@ Written by the node's own pipeline (local, differs between nodes):
     a/p/x | batch root 32          the batch that has it: batch u64
     a/p/n                          log index u64: this node's anchors before it are here
 
+Of a reader that keeps the log by itself (`audit.log_copy`): a/m/f
+
 Kept for other nodes (local; `audit.copies`): a/c/l, a/c/w
 
 Integers are big-endian.
@@ -42,6 +44,8 @@ RECEIPT = b"a/p/r"
 IN_FLIGHT = b"a/p/t"
 BATCH_BY_ROOT = b"a/p/x"
 FOUND_TO = b"a/p/n"
+
+COPY_FRONTIER = b"a/m/f"
 
 COPY = b"a/c/l"
 COPY_WAITS = b"a/c/w"

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 
 from audit.frontier import compute_frontier_root, hash_entries
-from audit.rows import ENTRY, TILE, u64
+from audit.rows import ENTRY, TILE, u16, u64
 from audit.tiles import (
     LEVELS_MAX,
     TILE_BYTES,
@@ -110,14 +111,29 @@ class LogTree:
 
     def entries(self, number: int, size: int) -> list[bytes]:
         """The entries of bundle `number` (256 each) as of `size`."""
-        end = min(size, (number + 1) * TILE_HASHES)
-        found = []
-        for index in range(number * TILE_HASHES, end):
-            entry = self.entry(index)
-            if entry is None:
-                raise DurabilityError("the audit log lacks an entry", got=str(index))
-            found.append(entry)
+        start = number * TILE_HASHES
+        count = max(0, min(size - start, TILE_HASHES))
+        found = self._read_entries(start, count)
+        if len(found) < count:
+            raise DurabilityError("the audit log lacks an entry", got=str(start + len(found)))
         return found
+
+    def entry_bundle(self, number: int, width: int) -> bytes | None:
+        """C2SP tlog-tiles: the first `width` entries of bundle `number`, each behind its length as
+        u16; None unless all are here."""
+        found = self._read_entries(number * TILE_HASHES, width)
+        if len(found) < width:
+            return None
+        return b"".join([u16(len(e)) + e for e in found])
+
+    def _read_entries(self, start: int, count: int) -> list[bytes]:
+        """At most `count` entries from `start` on, up to the first that is not here."""
+        rows = self._store.iterate(prefix=ENTRY, start=entry_key(start))
+        return [
+            entry
+            for index, (key, entry) in enumerate(islice(rows, count), start)
+            if key == entry_key(index)
+        ]
 
     def root(self, size: int) -> bytes:
         """RFC 6962 root hash of the first `size` entries."""

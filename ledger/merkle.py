@@ -93,3 +93,39 @@ def _compute_level_above(level: Sequence[bytes]) -> list[bytes]:
     if len(level) & 1:
         above.append(level[-1])
     return above
+
+
+def verify_consistency_proof(
+    old_root: bytes, old_size: int, new_root: bytes, new_size: int, path: Sequence[bytes]
+) -> None:
+    """RFC 9162 section 2.1.4.2. Raises InvalidInputError if the tree of `old_size` is not shown to
+    be the beginning of that of `new_size`. Sizes are at least 1."""
+    if not 0 < old_size <= new_size:
+        raise InvalidInputError("no such tree sizes", expected=f"1..{new_size}", got=str(old_size))
+    if len(path) > PATH_HASHES_MAX or any(len(item) != HASH_BYTES for item in path):
+        raise InvalidInputError(
+            "consistency proof is malformed", expected="at most 64 hashes of 32 B"
+        )
+    if old_size == new_size:
+        if path or old_root != new_root:
+            raise InvalidInputError("trees of one size have one root, and no path between them")
+        return
+    hashes = [old_root, *path] if old_size & (old_size - 1) == 0 else list(path)
+    if not hashes:
+        raise InvalidInputError("consistency proof is empty")
+    index, last = old_size - 1, new_size - 1
+    while index & 1:
+        index, last = index >> 1, last >> 1
+    old = new = hashes[0]
+    for sibling in hashes[1:]:
+        if last == 0:
+            raise InvalidInputError("consistency proof is too long")
+        if index & 1 or index == last:
+            old, new = compute_node_hash(sibling, old), compute_node_hash(sibling, new)
+            while not index & 1 and index:
+                index, last = index >> 1, last >> 1
+        else:
+            new = compute_node_hash(new, sibling)
+        index, last = index >> 1, last >> 1
+    if (old, new, last) != (old_root, new_root, 0):
+        raise InvalidInputError("consistency proof does not lead to both roots")

@@ -32,6 +32,7 @@ from ledger.views import ProvenView
 from node import api_did, api_gov, api_stake, api_tx
 from node.answer_view import AnswerView, ChainLister
 from node.api_evidence import submit_evidence
+from node.api_log import checkpoint_json
 from node.light_source import header_json
 from rpc.api import BlockRef, JsonObject, Readiness, Wait, proof_json
 from rpc.errors import history_pruned, not_found, not_ready
@@ -95,6 +96,7 @@ class Api:
             "process_start_time_seconds": node.started_at,
         }
         values.update({f"p2p_{name}": count for name, count in node.link.stats().items()})
+        values.update(node.log_service.cosigning.metrics())
         return values
 
     async def node_status(self) -> JsonObject:
@@ -373,13 +375,8 @@ class Api:
         }
 
     async def audit_checkpoint(self, trusted_height: int = 0) -> JsonObject:
-        proof = self._finality(None, trusted_height)
-        return {
-            "height": proof.header.height,
-            "tree_size": proof.header.audit_size,
-            "root_hash": proof.header.audit_root.hex(),
-            "finality": text_of_bytes(proof.encode()),
-        }
+        proof, cosigning = self._finality(None, trusted_height), self._node.log_service.cosigning
+        return checkpoint_json(self._chain, cosigning, proof, trusted_height)
 
     def _log_size(self, size: int | None, trusted_height: int) -> tuple[int, dict[str, object]]:
         proof = self._finality(None, trusted_height)

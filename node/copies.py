@@ -164,7 +164,7 @@ class LeafCopies:
         first = root[0] % len(peers) if peers else 0
         peers = sorted(peers[first:] + peers[:first], key=lambda peer: asked.get(peer, 0.0))
         for peer in peers[: max(0, more)]:
-            if self._link.send(peer, wire.CHANNEL_OTHER, spreading.payload):
+            if self._link.send(peer, wire.CHANNEL_LOG, spreading.payload):
                 asked[peer] = now
 
     def _connected(self) -> list[str]:
@@ -212,7 +212,7 @@ class LeafCopies:
         for peer, root, _ in arrived:
             roots_by_peer.setdefault(peer, []).append(root)
         for peer, roots in roots_by_peer.items():
-            self._link.send(peer, wire.CHANNEL_OTHER, wire.encode_ids(wire.TAG_KEPT, roots))
+            self._link.send(peer, wire.CHANNEL_LOG, wire.encode_ids(wire.TAG_KEPT, roots))
 
     def _on_want(self, peer: str, roots: Sequence[bytes]) -> None:
         if len(roots) > WANTED_MAX:
@@ -225,7 +225,7 @@ class LeafCopies:
             leaf_list = self.kept.find(root)
             if leaf_list is not None:
                 payload = bytes([wire.TAG_LIST]) + leaf_list.encode()
-                self._link.send(peer, wire.CHANNEL_OTHER, payload)
+                self._link.send(peer, wire.CHANNEL_LOG, payload)
 
 
 class _Spreading:

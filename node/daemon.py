@@ -46,6 +46,7 @@ from node.evidence_pool import EvidencePool
 from node.files import replace_file
 from node.handlers import open_chain
 from node.keys import load_key
+from node.log_service import LogService
 from node.offences import Offences
 from node.signature_pool import SignaturePool
 from node.sync import BlockSync
@@ -158,14 +159,21 @@ class Node:
             copies=self.config.audit.copies,
             on_failure=self.driver.stop,
         )
+        self.log_service = LogService.open(
+            self.config, self.chain, self.log_tree, self.link, self._passphrase
+        )
         self.api = Api(self)
-        self.rpc = RpcServer(self.api, self._rpc_config(), genesis=genesis)
+        self.rpc = RpcServer(
+            self.api, self._rpc_config(), genesis=genesis, audit_log=self.log_service.files
+        )
         undo.push_async_callback(self.link.stop)
         undo.push_async_callback(self.txpool.stop)
+        undo.push_async_callback(self.log_service.stop)
         undo.push_async_callback(self.anchoring.stop)
         undo.push_async_callback(self.sync.stop)
         undo.callback(self.driver.stop, "node is stopping")
         self.txpool.start()
+        self.log_service.start()
         await self.link.start()
         self.link.set_height(self.chain.height)
         self.driver.start_height()
@@ -229,9 +237,11 @@ class Node:
         if self.driver.stop_reason is None:
             self.sync.on_peer_up(peer, height)
         self.driver.on_peer_up(peer)
+        self.log_service.cosigning.on_peer_up(peer)
 
     def on_peer_down(self, peer: str) -> None:
         log.info("peer down", peer=peer)
+        self.log_service.cosigning.on_peer_down(peer)
         self.sync.on_peer_down(peer)
 
     def on_frame(self, peer: str, channel: int, payload: bytes) -> None:
@@ -247,8 +257,11 @@ class Node:
                 self.sync.on_request(peer, payload)
             elif channel == wire.CHANNEL_SYNC_RESPONSE:
                 self.sync.on_range(peer, payload)
-            elif channel == wire.CHANNEL_OTHER:
-                self.anchoring.on_message(peer, payload)
+            elif channel == wire.CHANNEL_LOG:
+                if payload[0] == wire.TAG_HEADS:
+                    self.log_service.cosigning.on_message(peer, payload)
+                else:
+                    self.anchoring.on_message(peer, payload)
             else:
                 raise InvalidInputError("channel is unknown", got=str(channel))
         except InvalidInputError as error:
@@ -371,6 +384,7 @@ class Node:
             self._follow_rotation,
             self.txpool.on_commit,
             self.anchoring.on_commit,
+            self.log_service.cosigning.on_commit,
             self._publish,
             self._warn_of_lost_records,
         )

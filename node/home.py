@@ -20,6 +20,7 @@ from node import config as cfg
 from node.files import sync_folder
 from node.guard import GuardFile
 from node.keys import generate_key, read_public_key, save_key
+from node.log_guard import create_log_signer
 
 
 def create_home(
@@ -51,6 +52,7 @@ def create_home(
     if faucet_key is not None:
         save_key(home / cfg.FAUCET_KEY_FILE, faucet_key, passphrase)
     create_guard(home, document.chain_id, validator_key.public_key)
+    create_log_signer(home, document.chain_id, passphrase)
     write_synced(home / cfg.CONFIG_FILE, cfg.render_config(config).encode())
 
 

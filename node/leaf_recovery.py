@@ -138,7 +138,7 @@ class LeafRecovery:
         future = self._wanted[root] = self._loop.create_future()
         try:
             payload = wire.encode_ids(wire.TAG_WANT_LISTS, [root])
-            if not self._link.send(peer, wire.CHANNEL_OTHER, payload):
+            if not self._link.send(peer, wire.CHANNEL_LOG, payload):
                 return None
             return await asyncio.wait_for(future, ANSWER_S)
         except TimeoutError:

@@ -7,7 +7,8 @@ channel 0 (consensus)  0x00 consensus message | 0x01 compact proposal | 0x02 blo
 channel 1 (tx)         0x10 offer (ids held) | 0x11 want (ids) | 0x12 txs
 channel 2 (sync)       0x20 range request
 channel 3 (sync)       0x21 range of final blocks
-channel 4 (other)      0x40 leaf list to keep | 0x41 kept (batch roots) |
+channel 4 (audit)      0x30 signed heads of the audit log (audit/cosignatures.py)
+                       0x40 leaf list to keep | 0x41 kept (batch roots) |
                        0x42 want (batch roots) | 0x43 leaf list that was wanted
 gossip tx/<chain>      0x12 txs
 
@@ -42,7 +43,7 @@ CHANNEL_CONSENSUS = 0
 CHANNEL_TX = 1
 CHANNEL_SYNC_REQUEST = 2
 CHANNEL_SYNC_RESPONSE = 3
-CHANNEL_OTHER = 4
+CHANNEL_LOG = 4
 
 TAG_CONSENSUS = 0x00
 TAG_COMPACT = 0x01
@@ -54,6 +55,7 @@ TAG_WANT = 0x11
 TAG_TXS = 0x12
 TAG_RANGE_REQUEST = 0x20
 TAG_RANGE = 0x21
+TAG_HEADS = 0x30
 TAG_KEEP = 0x40
 TAG_KEPT = 0x41
 TAG_WANT_LISTS = 0x42

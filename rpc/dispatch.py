@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -37,6 +38,8 @@ from rpc.turns import Turns
 ID_CHARS_MAX = 256
 BYTES_PER_COST = 16 * 1024
 _MARKS = b"[{,:\\"
+
+T = TypeVar("T")
 
 log = structlog.get_logger("rpc")
 
@@ -142,6 +145,20 @@ class Dispatcher:
         bound = self._bound_by_name[name]
         await self.pay(caller, bound.method.cost_of(params))
         return await self._call(bound, bound.method.arguments(params), caller)
+
+    async def read(self, name: str, cost: int, caller: Caller, call: Callable[[], T]) -> T:
+        """A quick read that is no JSON-RPC method (tiles of the log), paid for and in turn; counted
+        under `name`. Raises RpcError and nothing else."""
+        await self.pay(caller, cost)
+        if self.stopping:
+            raise RpcError(RpcCode.NOT_READY, "the node is stopping", reason="stopping")
+        self._metrics.calls.labels(name).inc()
+        try:
+            return call()
+        except ZynkError as error:
+            raise as_rpc_error(error) from None
+        except Exception:
+            raise _internal_error(name) from None
 
     async def answer(
         self, body: bytes | str, caller: Caller, held: Reservation | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rpc.errors import RpcCode
 from rpc.method_parts import (
+    ROWS,
     TRUSTED,
 )
 from rpc.params import (
@@ -16,13 +17,16 @@ from rpc.params import (
 )
 from rpc.registry import Method
 from rpc.results import (
+    AMOUNT,
     BLOB,
+    BOOL,
     COUNT,
     HEX,
     LEAF,
     PROOF,
     TEXT,
     array,
+    or_null,
     record,
 )
 
@@ -32,6 +36,21 @@ MULTIHASH_BYTES_MAX = 128
 _LEAF_PARAM = Param(
     name="leaf", kind=HEX32, description="The leaf's hash, from audit_submit.", required=True
 )
+PUBLISHED = record(
+    height=COUNT,
+    tree_size=COUNT,
+    root_hash=HEX,
+    note=TEXT,
+    log_key=TEXT,
+    validators=BLOB,
+    cosigners=array(record(operator=HEX, key=TEXT, power=AMOUNT, time_s=or_null(COUNT))),
+    power=AMOUNT,
+    total_power=AMOUNT,
+    quorum=BOOL,
+    witnesses=array(TEXT),
+    **ROWS,
+)
+"""A signed checkpoint, and what its cosignatures are weighed with (node/api_log.py)."""
 AUDIT_METHODS = (
     Method(
         name="audit_stream",
@@ -139,9 +158,17 @@ AUDIT_METHODS = (
     ),
     Method(
         name="audit_checkpoint",
-        summary="Size and root of the global log in the newest final header.",
+        summary="The log's size and root in the newest final header, and the published checkpoint.",
         bind=lambda api: api.audit_checkpoint,
         params=(TRUSTED,),
-        result=record(height=COUNT, tree_size=COUNT, root_hash=HEX, finality=BLOB),
+        cost=20,
+        result=record(
+            height=COUNT,
+            tree_size=COUNT,
+            root_hash=HEX,
+            finality=BLOB,
+            published=or_null(PUBLISHED),
+            reason=TEXT,
+        ),
     ),
 )

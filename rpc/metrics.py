@@ -1,4 +1,4 @@
-"""Prometheus metrics: families consensus, mempool, p2p, storage, rpc, process.
+"""Prometheus metrics: families consensus, mempool, p2p, audit, storage, rpc, process.
 
 The node hands over plain figures at each scrape (`NodeApi.metrics`): `{"consensus_height": 12,
 "p2p_messages_total": {"vote": 3}, "consensus_finality_seconds": LatencyHistogram}`. A name is
@@ -41,7 +41,7 @@ _SERVER_COUNTS = frozenset(
     )
 )
 """Counted here already; a name that comes twice makes a scrape fail."""
-_NAME = re.compile(r"(consensus|mempool|p2p|storage|rpc|process)_[a-z0-9_]{1,60}")
+_NAME = re.compile(r"(consensus|mempool|p2p|audit|storage|rpc|process)_[a-z0-9_]{1,60}")
 
 
 class LatencyHistogram:

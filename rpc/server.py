@@ -1,7 +1,8 @@
 """The HTTP side: routes, limits, CORS, start and graceful stop.
 
-Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, /1.0/... (rpc.rest), /read/{method};
-GET / and what it refers to is the page for people (rpc.page_files).
+Routes: POST / (JSON-RPC), GET /ws, /health, /ready, /metrics, /1.0/... (rpc.rest), /read/{method},
+/checkpoint and /tile/... (rpc.tiles); GET / and what it refers to is the page for people
+(rpc.page_files).
 
 A request that reaches JSON-RPC is answered 200 (204 if there is nothing to say), whatever the
 answer; what is refused before that has its HTTP status and a JSON-RPC error as body. Requests with
@@ -38,10 +39,11 @@ from rpc.page_files import load_page_files
 from rpc.reads import PATH_PREFIX as READ_PREFIX
 from rpc.reads import read_over_http
 from rpc.registry import Method, Registry
+from rpc.rest import CORS, RestRoutes
 from rpc.rest import PREFIX as REST_PREFIX
-from rpc.rest import RestRoutes
 from rpc.results import ANY_OBJECT
 from rpc.subscriptions import SUBSCRIPTION_METHODS, Hub
+from rpc.tiles import CHECKPOINT_PATH, TILE_PREFIX, LogSource, TileRoutes
 from rpc.websocket import WebSocketSession
 
 JSON_TYPES = ("application/json", "application/json-rpc", "application/jsonrequest")
@@ -51,7 +53,7 @@ log = structlog.get_logger("rpc")
 
 class RpcServer:
     """Serves one node. `extra_methods` are further JSON-RPC methods (a devnet's faucet); `genesis`
-    is the genesis document's bytes, for the page."""
+    is the genesis document's bytes, for the page; without an `audit_log` there are no tiles."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class RpcServer:
         extra_methods: Iterable[Method] = (),
         *,
         genesis: bytes | None = None,
+        audit_log: LogSource | None = None,
     ) -> None:
         self.metrics = RpcMetrics(api.metrics)
         document: dict[str, object] = {}
@@ -87,6 +90,9 @@ class RpcServer:
             self._origin_headers,
             self._respond,
             registrar_wait_ms=config.registrar_wait_ms,
+        )
+        self._tiles = (
+            None if audit_log is None else TileRoutes(audit_log, self._dispatcher, self._respond)
         )
         self._page = load_page_files(genesis)
         self._sessions: set[WebSocketSession] = set()
@@ -161,7 +167,9 @@ class RpcServer:
     def _refuse(self, request: web.BaseRequest, error: RpcError) -> web.Response:
         if request.path.startswith(REST_PREFIX):
             return self._rest.refuse(request, error)
-        headers = {"Allow": error.allowed} if isinstance(error, WrongMethodError) else None
+        headers = {"Allow": error.allowed} if isinstance(error, WrongMethodError) else {}
+        if request.path == CHECKPOINT_PATH or request.path.startswith(TILE_PREFIX):
+            headers |= {**CORS, "Cache-Control": "no-store"}  # a tile that is not there may come
         return _error_response(http_status_of(error), error, headers)
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -172,6 +180,8 @@ class RpcServer:
             return await self._rest.serve(request)
         if path.startswith(READ_PREFIX):
             return await self._serve_read(request)
+        if self._tiles is not None and (path == CHECKPOINT_PATH or path.startswith(TILE_PREFIX)):
+            return await self._tiles.serve(request)
         if method == "OPTIONS" and path == "/":
             return self._preflight(request)
         if (file := self._page.get(path)) is not None:
@@ -196,7 +206,7 @@ class RpcServer:
             RpcCode.NOT_FOUND,
             "no such path",
             expected=f"POST /, GET / /ws /health /ready /metrics {REST_PREFIX}identifiers/<did> "
-            f"{READ_PREFIX}<method>",
+            f"{READ_PREFIX}<method> {CHECKPOINT_PATH} {TILE_PREFIX}...",
             got=path[:80],
         )
         return _error_response(404, error)

@@ -15,7 +15,7 @@ from audit.second_opinion import verify_inclusion_by_pymerkle
 from audit.tiles import compute_tile_width
 from audit.tree_store import LogTree, commit_rows
 from ledger.errors import DurabilityError, InvalidInputError
-from ledger.merkle import verify_inclusion_proof
+from ledger.merkle import verify_consistency_proof, verify_inclusion_proof
 from ledger.store import Batch, MemoryStore
 
 IS_SOAK = os.environ.get("ZYNK_SOAK") == "1"
@@ -130,6 +130,38 @@ def test_every_consistency_proof_is_the_one_of_the_rfc() -> None:
     for new in range(1, SIZE_MAX + 1):
         for old in range(1, new + 1):
             assert tree.consistency_proof(old, new) == naive_subproof(old, 0, new, True)
+
+
+@pytest.mark.slow
+def test_every_consistency_proof_verifies_and_no_altered_one() -> None:
+    tree = LogTree(log_of(70))
+    for new in range(1, 71):
+        for old in range(1, new + 1):
+            path = tree.consistency_proof(old, new)
+            roots = naive_root(0, old), naive_root(0, new)
+            verify_consistency_proof(roots[0], old, roots[1], new, path)
+            for bad in wrong_consistency(*roots, old, new, path):
+                with pytest.raises(InvalidInputError):
+                    verify_consistency_proof(*bad)
+
+
+def wrong_consistency(
+    old_root: bytes, new_root: bytes, old: int, new: int, path: list[bytes]
+) -> list[tuple[bytes, int, bytes, int, list[bytes]]]:
+    """What must be refused: another root, size, a path that lacks, repeats or alters a hash."""
+    other = hashlib.sha256(b"other").digest()
+    bad = [
+        (other, old, new_root, new, path),
+        (old_root, old, other, new, path),
+        (old_root, old, new_root, new, [*path, other]),
+        (old_root, new + 1, new_root, new, path),
+        (old_root, 0, new_root, new, path),
+    ]
+    for at in range(len(path)):
+        bad.append((old_root, old, new_root, new, path[:at] + path[at + 1 :]))
+        bad.append((old_root, old, new_root, new, [*path[:at], other, *path[at + 1 :]]))
+        bad.append((old_root, old, new_root, new, [*path[:at], other[:-1], *path[at + 1 :]]))
+    return bad
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_signed_note_verifies_under_its_key_alone() -> None:
     ):
         with pytest.raises(InvalidInputError):
             verify_note(*args)
-    witnessed = note + "— w AAAA\n"
+    witnessed = note + "— w AAAAAAA=\n"
     assert verify_note(witnessed, name, KEY.public_key) == checkpoint
     assert len(compute_key_id(name, KEY.public_key)) == 4
 

@@ -52,13 +52,13 @@ def connect(world: AnchoringWorld, peers: dict[str, Peer]) -> None:
 
     def send_home(name: str) -> Callable[[str, int, bytes], None]:
         def send(_: str, channel: int, payload: bytes) -> None:
-            assert channel == wire.CHANNEL_OTHER
+            assert channel == wire.CHANNEL_LOG
             loop.call_soon(world.anchoring.on_message, name, payload)
 
         return send
 
     def send(name: str, channel: int, payload: bytes) -> None:
-        if channel == wire.CHANNEL_OTHER and name in peers:
+        if channel == wire.CHANNEL_LOG and name in peers:
             loop.call_soon(peers[name].copies.on_message, HOME, payload)
 
     world.link.on_send = send
@@ -132,7 +132,7 @@ def test_only_a_peer_that_was_asked_can_say_that_it_has_a_list() -> None:
         stream = await world.make_stream()
         await submit(world, stream, 1)
         await asyncio.sleep(0.4)
-        [(_, _, frame)] = [sent for sent in world.link.sent if sent[1] == wire.CHANNEL_OTHER]
+        [(_, _, frame)] = [sent for sent in world.link.sent if sent[1] == wire.CHANNEL_LOG]
         root = LeafList.decode(frame[1:]).compute_root()
         said = wire.encode_ids(wire.TAG_KEPT, [root])
         world.anchoring.on_message("stranger", said)

@@ -28,6 +28,7 @@ from node.config import NodeConfig
 from node.daemon import SILENT_WITH_WORK_S, Node
 from node.driver import ConsensusDriver
 from node.evidence_pool import EvidencePool
+from node.log_service import LogService
 from node.offences import Offences
 from node.sync import BlockSync
 from node.tx_waits import WAITERS_MAX, Dropped
@@ -86,6 +87,7 @@ class ApiWorld:
         node.link = cast(P2PLink, self.link)
         node.txpool = self.parts.pool
         node.anchoring = self.parts.anchoring
+        node.log_service = LogService.open(node.config, node.chain, node.log_tree, node.link, None)
         node.offences = Offences(clock=time.monotonic, on_drop=lambda *_: None)
         node.evidence = EvidencePool(node.chain, node.store, lambda *_: None)
         node.driver = ConsensusDriver(

@@ -256,7 +256,14 @@ class FakeNodeApi:
         return {"first_size": first_size, "second_size": 9, "root_hash": H, "path": []}
 
     async def audit_checkpoint(self, trusted_height: int = 0) -> JsonObject:
-        return {"height": 7, "tree_size": 9, "root_hash": H, "finality": "AA"}
+        return {
+            "height": 7,
+            "tree_size": 9,
+            "root_hash": H,
+            "finality": "AA",
+            "published": None,
+            "reason": "",
+        }
 
     async def stake_validators(
         self, cursor: int, limit: int, trusted_height: int = 0
