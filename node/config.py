@@ -85,6 +85,14 @@ class MempoolSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """`witnesses`: who outside is asked to cosign each published checkpoint (C2SP tlog-witness), as
+    `<submission URL> <verifier key>`."""
+
+    witnesses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """`level`: debug, info, warning, error. `format`: text or json."""
 
@@ -102,6 +110,7 @@ class NodeConfig:
     p2p: P2PSettings = field(default_factory=P2PSettings)
     consensus: ConsensusSettings = field(default_factory=ConsensusSettings)
     mempool: MempoolSettings = field(default_factory=MempoolSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 
@@ -110,6 +119,7 @@ _SLICES: dict[str, type] = {
     "p2p": P2PSettings,
     "consensus": ConsensusSettings,
     "mempool": MempoolSettings,
+    "audit": AuditSettings,
     "log": LogSettings,
 }
 
