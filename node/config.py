@@ -33,6 +33,7 @@ ANCHOR_KEY_FILE = "keys/anchor.json"
 FAUCET_KEY_FILE = "keys/faucet.json"
 GUARD_FILE = "guard/sign.guard"
 DATA_FOLDER = "data"
+CHAIN_FOLDER = "data/chain"
 FORK_PROOF_FILE = "fork-proof.bin"
 """Written when two final blocks of one height were seen; while it lies here the node does not
 vote."""

@@ -4,6 +4,7 @@ kills under load no node ever shows two roots for a size or goes back, and all s
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from audit.leaf import hash_chunks
+from audit.tree_store import tile_key
 from did.build import create_operation
 from did.control import Control
 from did.operation import decode_operation
 from ledger.errors import ZynkError
+from ledger.store import Batch, LevelStore
 from ledger.tx import Message
 from node import config as cfg
 from node.api_log import read_published
@@ -28,7 +31,7 @@ from node.wallet import Wallet
 from rpc.client import RpcClient
 from rpc.params import text_of_bytes
 from tests.e2e.go_log_client import build_client, read_log
-from tests.e2e.network import LIMIT_S, genesis_of, running_devnet, until, until_height
+from tests.e2e.network import LIMIT_S, genesis_of, running_devnet, until, until_height, zynk
 
 pytestmark = pytest.mark.e2e
 SEED = int(os.environ.get("ZYNK_SEED", random.randrange(2**32)))
@@ -184,8 +187,31 @@ def test_checkpoints_are_cosigned_read_by_go_and_never_go_back_through_kills(
                 assert found.cosigned.has_quorum
                 assert found.cosigned.power == genesis.validators.total_power
             await read_with_go(devnet, answers, tmp_path)
+            await devnet.stop()
+            for node in devnet.nodes:
+                check_stopped(node.home, watch.size(0))
 
     asyncio.run(run())
+
+
+def check_stopped(home: Path, size_min: int) -> None:
+    """The whole log of a node that is not running, by the command; then with one tile spoilt."""
+    checked = zynk("audit", "fsck", "--home", str(home), "--json")
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+    told = json.loads(checked.stdout)
+    assert told["tree_size"] >= size_min
+    assert all(check["ok"] for check in told["checks"])
+    store = LevelStore.open(home / cfg.CHAIN_FOLDER)
+    tile = store.get(tile_key(0, 0))
+    assert tile is not None
+    batch = Batch()
+    batch.put(tile_key(0, 0), bytes([tile[0] ^ 1]) + tile[1:])
+    store.write(batch, sync=True)
+    store.close()
+    damaged = zynk("audit", "fsck", "--home", str(home))
+    assert damaged.returncode == 4
+    assert [line[:6] for line in damaged.stdout.splitlines()].count("FAILED") == 1
+    assert "tile 0/0 differs" in damaged.stdout
 
 
 async def read_with_go(devnet: Devnet, answers: list[dict[str, object]], folder: Path) -> None:
