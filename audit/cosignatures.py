@@ -8,7 +8,8 @@ one checkpoint of this node and the lines that go on it.
 A validator that signed another root for a size of this log has shown two logs, or has seen another
 chain: `SplitViewError` says so with its signature, which is the proof.
 
-Wire: [[operator bin32, size, root bin32, time (s), signature bin64], ...], at most 256.
+Wire: [[operator bin32, size, root bin32, time (s), signature bin64], ...], at most 256, each of
+another operator.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ def encode_heads(heads: Iterable[SignedHead]) -> bytes:
 def decode_heads(data: bytes) -> list[SignedHead]:
     """Inverse of `encode_heads`. Raises InvalidInputError."""
     value = codec.decode(data, bytes_max=HEADS_BYTES_MAX)
-    return [SignedHead.from_value(i) for i in codec.read_list(value, VALIDATORS_MAX, "heads")]
+    heads = [SignedHead.from_value(i) for i in codec.read_list(value, VALIDATORS_MAX, "heads")]
+    if len({head.operator for head in heads}) != len(heads):  # each costs a signature check
+        raise InvalidInputError("signed heads name an operator twice")
+    return heads
 
 
 def sign_head(checkpoint: Checkpoint, cosigner: Cosigner, pair: KeyPair, time_s: int) -> SignedHead:

@@ -188,7 +188,11 @@ class Core:
             if c is None or self._fork is None:
                 return []
             c.now_ms = now_ms
-            finality.on_input_when_forked(c, self._fork, event)
+            lower = finality.find_lower_fork(c, self._fork, self._finals, event)
+            if lower is not None:
+                self._halt(c, finality.fork_of(lower), lower.book.all())
+            else:
+                finality.on_input_when_forked(c, self._fork, event)
             return c.out.take()
         if isinstance(event, StartHeight):
             return self._start_height(now_ms, event)

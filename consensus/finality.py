@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from consensus.context import Context
 from consensus.effects import Broadcast, Finalise, Halt, SendTo
-from consensus.finals import FinalHeight, certificates_of
-from consensus.fork_proof import ForkProof, find_culprits
+from consensus.finals import FinalHeight, FinalHeights, certificates_of, take_in
+from consensus.fork_proof import ForkProof, compute_culprit_power_min, find_culprits
 from consensus.inputs import Input, PeerUp, Received, TimerId
 from consensus.messages import BodyRequest, CertificateMessage, Status
 from consensus.views import arm_retry
@@ -37,6 +37,11 @@ class Fork:
     validators: ValidatorSet
     certificates: dict[tuple[int, int, bytes], Certificate] = field(default_factory=dict)
     named_power: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether as much power is named as made the fork."""
+        return self.named_power >= compute_culprit_power_min(self.validators)
 
     def proof(self) -> ForkProof:
         return ForkProof.of(self.header, self.first, self.second, self.certificates.values())
@@ -127,6 +132,21 @@ def fork_of(final: FinalHeight) -> Fork:
         second=second,
         validators=final.validators,
     )
+
+
+def find_lower_fork(
+    c: Context, fork: Fork, finals: FinalHeights, event: Input
+) -> FinalHeight | None:
+    """A height below that of a proof that names too few, if the event shows it forked as well: its
+    certificates are what peers that saw the fork there have to show."""
+    if fork.is_complete or not isinstance(event, Received):
+        return None
+    message = event.message
+    final = finals.get(message.height) if message.height < fork.header.height else None
+    if final is None or not isinstance(message, CertificateMessage):
+        return None
+    take_in(c, event.peer, final, message)
+    return final if final.other_finalization() is not None else None
 
 
 def halt(c: Context, fork: Fork, certificates: Iterable[Certificate]) -> None:

@@ -96,7 +96,7 @@ class Api:
             "process_start_time_seconds": node.started_at,
         }
         values.update({f"p2p_{name}": count for name, count in node.link.stats().items()})
-        values.update(node.log_service.cosigning.metrics())
+        values.update(node.log_service.metrics())
         return values
 
     async def node_status(self) -> JsonObject:

@@ -18,7 +18,8 @@ from audit.note import Note, NoteKey
 from ledger.block import Header
 from ledger.chain import Chain
 from ledger.errors import InvalidInputError
-from ledger.finality import FinalityProof, verify_finality
+from ledger.finality import FinalityProof
+from ledger.light import Trusted, verify_trusted
 from ledger.validator_set import ValidatorSet
 from node.answer_view import AnswerView, ShownView
 from node.cosigning import Cosigning
@@ -100,13 +101,14 @@ class PublishedCheckpoint:
 
 
 def read_published(
-    published: Mapping[str, Any], trusted: ValidatorSet, chain_id: str
+    published: Mapping[str, Any], trusted: Trusted, chain_id: str, *, now_ms: int | None = None
 ) -> PublishedCheckpoint:
-    """The `published` member of an answer, verified from the validators that are trusted: header,
+    """The `published` member of an answer, verified from what is trusted (`now_ms`, Unix ms, is
+    needed with a trust point): header,
     validator set, cosigners' records, cosignatures, and that the header has the note's head.
     Whether there is a quorum is the caller's question. Raises InvalidInputError."""
     finality = FinalityProof.decode(_blob(published, "finality"))
-    header = verify_finality(finality, trusted, chain_id)
+    header = verify_trusted(finality, trusted, chain_id, now_ms=now_ms)
     validators = ValidatorSet.decode(_blob(published, "validators"))
     if validators.hash != header.next_validators_hash:
         raise InvalidInputError(

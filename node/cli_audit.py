@@ -32,6 +32,7 @@ from node.anchor_client import (
     wait_receipted,
 )
 from node.checkpoint import Trust
+from node.cli_audit_log import LOG_COMMANDS
 from node.cli_keys import load_key_file, load_key_files, read_account_text
 from node.cli_output import (
     ask_node,
@@ -67,6 +68,10 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.group()
 def audit() -> None:
     """Anchor files in the log, and check receipts offline."""
+
+
+for log_command in LOG_COMMANDS:
+    audit.add_command(log_command)
 
 
 @audit.group("stream")

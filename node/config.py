@@ -33,6 +33,7 @@ ANCHOR_KEY_FILE = "keys/anchor.json"
 FAUCET_KEY_FILE = "keys/faucet.json"
 GUARD_FILE = "guard/sign.guard"
 DATA_FOLDER = "data"
+CHAIN_FOLDER = "data/chain"
 FORK_PROOF_FILE = "fork-proof.bin"
 """Written when two final blocks of one height were seen; while it lies here the node does not
 vote."""
@@ -87,9 +88,11 @@ class MempoolSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
     """`copies`: how many of `p2p.peers` must keep a batch's leaves before it is anchored; all of
-    them if they are fewer."""
+    them if they are fewer. `witnesses`: who outside is asked to cosign each published checkpoint
+    (C2SP tlog-witness), as `<submission URL> <verifier key>`."""
 
     copies: int = 2
+    witnesses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

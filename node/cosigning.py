@@ -64,7 +64,7 @@ log = structlog.get_logger("audit")
 
 class Cosigning:
     """One a node. All calls are on the event loop. `guard` None: `reason` says why nothing is
-    signed. `on_published` hears of each checkpoint once, when it is published."""
+    signed."""
 
     def __init__(
         self,
@@ -77,12 +77,13 @@ class Cosigning:
         cosign_key: KeyPair | None,
         link: P2PLink,
         wall_ms: Callable[[], int],
-        on_published: Callable[[Board], None] = lambda _: None,
         run_blocking: Callable[[Callable[[], None]], Awaitable[None]] = asyncio.to_thread,
     ) -> None:
         self.log_public_key = log_key.public_key
         self.reason = reason
         self.published: Board | None = None
+        self.on_published: Callable[[Board], None] = lambda _: None
+        """Hears of each checkpoint once, when it is published."""
         self.split_views_total = 0
         self._chain = chain
         self._log_tree = log_tree
@@ -91,7 +92,6 @@ class Cosigning:
         self._cosign_key = cosign_key
         self._link = link
         self._wall_ms = wall_ms
-        self._on_published = on_published
         self._run_blocking = run_blocking
         self._origin = compute_origin(chain.chain_id)
         self._pool = HeadPool(chain.chain_id, log_tree.root)
@@ -255,7 +255,7 @@ class Cosigning:
             self._grace_timer = self._loop.call_later(wait_s, self._publish_if_due)
             return
         self.published = board
-        self._on_published(board)
+        self.on_published(board)
 
     # --- peers ---
 

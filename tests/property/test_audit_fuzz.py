@@ -13,10 +13,13 @@ from audit.anchor import Anchor, AnchorRecord
 from audit.batch import Batch, InFlight
 from audit.checkpoint import Checkpoint, verify_note
 from audit.copies import LeafList
+from audit.cosignatures import SignedHead, decode_heads, encode_heads
 from audit.leaf import Leaf, decode_stream_text, verify_multihash
+from audit.note import Note, NoteKey, decode_signatures
 from audit.receipt import Receipt, decode_receipt_json, encode_receipt_json
 from audit.stream import StreamRecord, decode_stream_body, encode_stream_body
 from audit.verify import verify_receipt
+from audit.witness import Witness, WitnessAnswer, read_answer
 from ledger import codec
 from ledger.errors import InvalidInputError
 from tests.unit.test_audit_receipt import CHAIN, RECEIPT, STREAM
@@ -36,11 +39,28 @@ RECORD = StreamRecord(
     updated_ms=2,
 )
 TEXT = encode_receipt_json(Receipt.decode(RECEIPT))
+HEAD = SignedHead(
+    operator=b"o" * 32, tree_size=7, root_hash=b"r" * 32, time_s=9, signature=b"s" * 64
+)
+VKEY = "w.example+fd0a1844+BAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH"
+LINES = "— w.example AAAAAAAA\n— x AAAAAAAB\n"
 NOTE = Checkpoint(origin="zynk.log/x", tree_size=12, root_hash=b"r" * 32).body()
 
 
 def as_text(decode: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: decode(data.decode("latin-1"))
+
+
+def as_utf8(decode: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: decode(data.decode("utf-8", "surrogateescape"))
+
+
+def answer_of(status: int) -> Callable[[bytes], object]:
+    def read(data: bytes) -> object:
+        answer = WitnessAnswer(status=status, content_type="text/x.tlog.size", body=data)
+        return read_answer(answer, NOTE, NoteKey.decode(VKEY))
+
+    return read
 
 
 DECODERS: list[tuple[str, Callable[[bytes], object], bytes]] = [
@@ -65,6 +85,13 @@ DECODERS: list[tuple[str, Callable[[bytes], object], bytes]] = [
     ("receipt", Receipt.decode, RECEIPT),
     ("receipt json", as_text(decode_receipt_json), TEXT.encode()),
     ("checkpoint", as_text(Checkpoint.decode), NOTE.encode()),
+    ("signed heads", decode_heads, encode_heads([HEAD])),
+    ("signed note", as_utf8(Note.decode), f"{NOTE}\n{LINES}".encode()),
+    ("note lines", as_utf8(decode_signatures), LINES.encode()),
+    ("vkey", as_utf8(NoteKey.decode), VKEY.encode()),
+    ("witness", as_utf8(Witness.parse), f"https://w.example {VKEY}".encode()),
+    ("witness's size", answer_of(409), b"70000\n"),
+    ("witness's lines", answer_of(200), LINES.encode()),
     ("note", as_text(lambda t: verify_note(t, "zynk.log/x", b"k" * 32)), NOTE.encode()),
 ]
 IDS = [name for name, _, _ in DECODERS]

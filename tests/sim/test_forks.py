@@ -50,6 +50,15 @@ def test_each_fork_is_proven_against_more_than_a_third_and_no_honest_one(batch: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [3223, 5015])
+def test_who_saw_the_fork_above_where_it_began_names_the_guilty_too(seed: int) -> None:
+    """Those that saw it where it began have stopped there, and show its certificates alone."""
+    simulation = Simulation(fork_plan_of(seed)).run()
+    assert simulation.is_fork_proven()
+    verify_own_proofs(simulation)
+
+
+@pytest.mark.slow
 def test_each_honest_validators_own_proof_names_both_two_faced_ones() -> None:
     """Validators 2 and 3 run twice, once on each side of a partition between 0 and 1."""
     for seed in range(40):

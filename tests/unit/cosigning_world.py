@@ -88,8 +88,10 @@ class CosigningNode:
             cosign_key=None if index is None else NETWORK.nodes[index].cosign_key,
             link=cast(P2PLink, self.link),
             wall_ms=world.wall_ms,
-            on_published=lambda board: self.published.append(board.checkpoint.tree_size),
             run_blocking=world.run_blocking,
+        )
+        self.cosigning.on_published = lambda board: self.published.append(
+            board.checkpoint.tree_size
         )
 
     def start(self) -> None:

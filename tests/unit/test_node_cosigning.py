@@ -389,7 +389,10 @@ def test_signed_heads_are_read_as_they_were_written(cut: int) -> None:
     head = SignedHead(
         operator=b"o" * 32, tree_size=7, root_hash=b"r" * 32, time_s=9, signature=b"s" * 64
     )
-    assert decode_heads(encode_heads([head, head])) == [head, head]
+    other = replace(head, operator=b"p" * 32)
+    assert decode_heads(encode_heads([head, other])) == [head, other]
+    with pytest.raises(InvalidInputError, match="twice"):
+        decode_heads(encode_heads([head, replace(head, tree_size=8)]))
     value = head.to_value()
     for bad in (value[:cut] + value[cut + 1 :], [*value[:cut], "x", *value[cut + 1 :]]):
         with pytest.raises(InvalidInputError):

@@ -49,7 +49,6 @@ class Validator:
     def __init__(self, world: ApiWorld) -> None:
         self.node = world.node
         self.home = world.node.config.home
-        (self.home / cfg.VALIDATOR_KEY_FILE).parent.mkdir(parents=True)
         save_key(self.home / cfg.VALIDATOR_KEY_FILE, KEY)
         create_guard(self.home, CHAIN_ID, KEY.public_key)
 
