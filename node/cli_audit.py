@@ -33,6 +33,7 @@ from node.anchor_client import (
 )
 from node.checkpoint import Trust
 from node.cli_audit_log import LOG_COMMANDS
+from node.cli_audit_monitor import audit_monitor, audit_split_view
 from node.cli_keys import load_key_file, load_key_files, read_account_text
 from node.cli_output import (
     ask_node,
@@ -70,7 +71,7 @@ def audit() -> None:
     """Anchor files in the log, and check receipts offline."""
 
 
-for log_command in LOG_COMMANDS:
+for log_command in (*LOG_COMMANDS, audit_monitor, audit_split_view):
     audit.add_command(log_command)
 
 

@@ -32,7 +32,7 @@ NOTE_BYTES_MAX = 64 * 1024
 COPY_FOLDER = "log"
 
 
-@click.command()
+@click.command("monitor")
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
 @click.option(
     "--trust",
@@ -178,7 +178,7 @@ def _say(event: dict[str, object], as_json: bool) -> None:
             click.echo(f"{now}  {source}{event['text']}", err=True)
 
 
-@click.command()
+@click.command("split-view")
 @click.argument("proof_path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @trust_option(required=True)
 @header_rpc_option
