@@ -123,7 +123,7 @@ class Core:
         self._context: Context | None = None
         self._buffer = catchup.HeightBuffer()
         self._finals = FinalHeights()
-        self._fork: finality.Fork | None = None
+        self._forks: finality.Forks = {}
         self._halted = False
 
     @property
@@ -185,14 +185,14 @@ class Core:
         """
         c = self._context
         if self._halted:
-            if c is None or self._fork is None:
+            if c is None or not self._forks:
                 return []
             c.now_ms = now_ms
-            lower = finality.find_lower_fork(c, self._fork, self._finals, event)
-            if lower is not None:
-                self._halt(c, finality.fork_of(lower), lower.book.all())
+            other = finality.find_other_fork(c, self._forks, self._finals, event)
+            if other is not None:
+                self._halt(c, finality.fork_of(other), other.book.all())
             else:
-                finality.on_input_when_forked(c, self._fork, event)
+                finality.on_input_when_forked(c, self._forks, event)
             return c.out.take()
         if isinstance(event, StartHeight):
             return self._start_height(now_ms, event)
@@ -280,9 +280,8 @@ class Core:
             self._halt_without_proof(c, "the finalization of its parent proves nothing here")
 
     def _halt(self, c: Context, fork: finality.Fork, certificates: Iterable[Certificate]) -> None:
-        self._fork = fork
         self._halted = True
-        finality.halt(c, fork, certificates)
+        finality.halt(c, self._forks, fork, certificates)
 
     def _halt_without_proof(self, c: Context, why: str) -> None:
         self._halted = True

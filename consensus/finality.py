@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from consensus.catchup import on_body_request
 from consensus.context import Context
 from consensus.effects import Broadcast, Finalise, Halt, SendTo
 from consensus.finals import FinalHeight, FinalHeights, certificates_of, take_in
 from consensus.fork_proof import ForkProof, compute_culprit_power_min, find_culprits
 from consensus.inputs import Input, PeerUp, Received, TimerId
-from consensus.messages import BodyRequest, CertificateMessage, Status
+from consensus.messages import BodyRequest, CertificateMessage, ConsensusMessage, Status
 from consensus.views import arm_retry
 from ledger.block import Header
 from ledger.certificate import Certificate, VoteKind, verify_certificate
@@ -61,6 +62,10 @@ class Fork:
             return None
         self.named_power = named_power
         return proof
+
+
+Forks = dict[int, Fork]
+"""By height. One, as a rule: the height at which this node saw the fork."""
 
 
 def finalise_if_ready(c: Context) -> bool:
@@ -134,49 +139,64 @@ def fork_of(final: FinalHeight) -> Fork:
     )
 
 
-def find_lower_fork(
-    c: Context, fork: Fork, finals: FinalHeights, event: Input
+def find_other_fork(
+    c: Context, forks: Forks, finals: FinalHeights, event: Input
 ) -> FinalHeight | None:
-    """A height below that of a proof that names too few, if the event shows it forked as well: its
-    certificates are what peers that saw the fork there have to show."""
-    if fork.is_complete or not isinstance(event, Received):
+    """Another height that the event shows forked as well, as long as no proof names enough: peers
+    that saw the fork there have the certificates of that height to show."""
+    if not isinstance(event, Received) or any(fork.is_complete for fork in forks.values()):
         return None
     message = event.message
-    final = finals.get(message.height) if message.height < fork.header.height else None
-    if final is None or not isinstance(message, CertificateMessage):
+    final = finals.get(message.height)
+    if message.height in forks or final is None or not isinstance(message, CertificateMessage):
         return None
     take_in(c, event.peer, final, message)
     return final if final.other_finalization() is not None else None
 
 
-def halt(c: Context, fork: Fork, certificates: Iterable[Certificate]) -> None:
+def halt(c: Context, forks: Forks, fork: Fork, certificates: Iterable[Certificate]) -> None:
     """Rule 15: stop, export the proof, and show all peers what this node holds."""
+    best = max((other.named_power for other in forks.values()), default=-1)
+    forks[fork.header.height] = fork
     fork.add(certificates)
-    c.out.emit(Halt(reason=REASON_FORK, fork_proof=fork.proof()))
+    if fork.named_power > best:
+        c.out.emit(Halt(reason=REASON_FORK, fork_proof=fork.proof()))
     for certificate in fork.proof().certificates:
         c.out.emit(Broadcast(message=CertificateMessage(certificate=certificate)))
 
 
-def on_input_when_forked(c: Context, fork: Fork, event: Input) -> None:
-    """Give and take certificates of the forked height; nothing else happens any more."""
+def on_input_when_forked(c: Context, forks: Forks, event: Input) -> None:
+    """Give and take certificates of the forked heights, and give what is final here to who asks for
+    a body: without one of the two blocks nobody can prove the fork. Nothing else happens any more.
+    """
     if not isinstance(event, PeerUp | Received):
         return
     peer = event.peer
-    if isinstance(event, Received) and event.message.height == fork.header.height:
-        found: list[Certificate] = []
-        for certificate in certificates_of(event.message):
-            try:
-                verify_certificate(certificate, fork.validators, c.chain_id, c.signatures)
-            except InvalidInputError:
-                continue
-            found.append(certificate)
-        proof = fork.add(found)
-        if proof is not None:
-            c.out.emit(Halt(reason=REASON_FORK, fork_proof=proof))
+    if isinstance(event, Received) and isinstance(event.message, BodyRequest):
+        on_body_request(c, peer, event.message)
+        return
+    if isinstance(event, Received) and event.message.height in forks:
+        _take_in_when_forked(c, forks, event.message)
     is_asking = isinstance(event, PeerUp) or isinstance(event.message, Status)
     if is_asking and c.limit(peer, "fork"):
-        for certificate in fork.proof().certificates:
-            c.out.emit(SendTo(peer=peer, message=CertificateMessage(certificate=certificate)))
+        for fork in forks.values():
+            for certificate in fork.proof().certificates:
+                c.out.emit(SendTo(peer=peer, message=CertificateMessage(certificate=certificate)))
+
+
+def _take_in_when_forked(c: Context, forks: Forks, message: ConsensusMessage) -> None:
+    fork = forks[message.height]
+    found: list[Certificate] = []
+    for certificate in certificates_of(message):
+        try:
+            verify_certificate(certificate, fork.validators, c.chain_id, c.signatures)
+        except InvalidInputError:
+            continue
+        found.append(certificate)
+    best = max(other.named_power for other in forks.values())
+    proof = fork.add(found)
+    if proof is not None and fork.named_power > best:
+        c.out.emit(Halt(reason=REASON_FORK, fork_proof=proof))
 
 
 def parent_finalization(certificate: Certificate | None, height: int) -> Certificate:

@@ -27,7 +27,7 @@ SAFE_HEADERS = {
 def test_the_served_verifier_is_what_the_repository_holds() -> None:
     served = load_page_files()
     modules = sorted((ROOT / "verifier" / "js").glob("*.mjs"))
-    assert len(modules) == 6
+    assert len(modules) == 11
     for path in modules:
         assert served["/verifier/" + path.name].body == path.read_bytes()
     for path in (ROOT / "rpc" / "page").iterdir():
