@@ -15,7 +15,7 @@ from consensus.catchup import on_body_request
 from consensus.context import Context
 from consensus.effects import Broadcast, Finalise, Halt, SendTo
 from consensus.finals import FinalHeight, FinalHeights, certificates_of, take_in
-from consensus.fork_proof import ForkProof, compute_culprit_power_min, find_culprits
+from consensus.fork_proof import ForkProof, find_culprits
 from consensus.inputs import Input, PeerUp, Received, TimerId
 from consensus.messages import BodyRequest, CertificateMessage, ConsensusMessage, Status
 from consensus.views import arm_retry
@@ -38,11 +38,6 @@ class Fork:
     validators: ValidatorSet
     certificates: dict[tuple[int, int, bytes], Certificate] = field(default_factory=dict)
     named_power: int = 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether as much power is named as made the fork."""
-        return self.named_power >= compute_culprit_power_min(self.validators)
 
     def proof(self) -> ForkProof:
         return ForkProof.of(self.header, self.first, self.second, self.certificates.values())
@@ -142,9 +137,9 @@ def fork_of(final: FinalHeight) -> Fork:
 def find_other_fork(
     c: Context, forks: Forks, finals: FinalHeights, event: Input
 ) -> FinalHeight | None:
-    """Another height that the event shows forked as well, as long as no proof names enough: peers
-    that saw the fork there have the certificates of that height to show."""
-    if not isinstance(event, Received) or any(fork.is_complete for fork in forks.values()):
+    """Another height that the event shows forked as well. Peers that saw the fork there have its
+    certificates to show, and need those that are here."""
+    if not isinstance(event, Received):
         return None
     message = event.message
     final = finals.get(message.height)

@@ -58,7 +58,7 @@ def fork_plan_of(seed: int) -> Plan:
         fixed_sides=((*honest[:cut], *guilty), (*honest[cut:], *twins)),
         stops_at_fork=False,
         may_stall=True,
-        healed_ms_max=3_000,
+        healed_ms_max=8_000,
     )
 
 
