@@ -36,7 +36,7 @@ from tests.e2e.network import LIMIT_S, genesis_of, running_devnet, until, until_
 pytestmark = pytest.mark.e2e
 SEED = int(os.environ.get("ZYNK_SEED", random.randrange(2**32)))
 LEAVES_PER_S = 10
-KILLS = 3
+KILLS = 3 if os.environ.get("ZYNK_SOAK") == "1" else 1
 POLL_S = 0.1
 
 

@@ -192,6 +192,7 @@ async def answers_as_a_driver(devnet: Devnet, did: str, port: int) -> None:
     assert result["content"]["service"][0]["serviceEndpoint"] == "https://files.example/"
 
 
+@pytest.mark.skipif(os.environ.get("ZYNK_SOAK") != "1", reason="./dev soak runs it: it installs")
 def test_driver_is_installed_started_and_asked_as_the_universal_resolver_does(
     tmp_path: Path,
 ) -> None:

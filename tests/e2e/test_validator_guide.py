@@ -129,6 +129,7 @@ async def is_voting(devnet: Devnet, index: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_validator_guide_holds_command_by_command(tmp_path: Path) -> None:
     async def run() -> None:
         devnet = Devnet.create(
