@@ -87,7 +87,7 @@ class Stranger:
 
     async def flood(self, channel: int, make: Callable[[int], bytes]) -> bool:
         """Send at once, again and again, until dropped; False if that takes too long."""
-        number, deadline = 0, time.monotonic() + 20
+        number, deadline = 0, time.monotonic() + 60
         while not self.up:
             assert time.monotonic() < deadline, "never up"
             await asyncio.sleep(0.01)
