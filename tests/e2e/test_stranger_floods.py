@@ -132,7 +132,8 @@ def test_floods_of_strangers_end_with_them_and_finality_goes_on(tmp_path: Path) 
                     await asyncio.sleep(0.1)
                 away = {name: s.away_s for name, s in strangers.items()}
                 # A busy machine tells them late that they were dropped; without a bar it is 1 s.
-                assert min(min(times) for times in away.values()) > BAR_FIRST_S / 2, away
+                # One of two connections that cross ends at once, and is no bar.
+                assert min(max(times) for times in away.values()) > BAR_FIRST_S / 2, away
                 await next_block_s(devnet, 0)
                 heights = {await height_of(devnet, node) for node in range(4)}
                 assert max(heights) - min(heights) <= 1
