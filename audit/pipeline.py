@@ -215,26 +215,28 @@ class Pipeline:
 
     # --- anchoring ---
 
-    def upcoming(self, count: int) -> list[Batch]:
+    def upcoming(self, count: int) -> list[int]:
         """The batches that are anchored next, oldest first, at most `count`."""
-        return [read_batch(self._store, number) for number in islice(self._closed, count)]
+        return list(islice(self._closed, count))
 
     def next_anchor(
         self,
         next_seq: Callable[[bytes], int],
-        is_copied: Callable[[bytes], bool] = lambda root: True,
+        is_copied: Callable[[int], bool] = lambda batch: True,
     ) -> AnchorDraft | None:
         """What to sign and hand to `record_signed`; None while a tx is in flight or there is
         nothing to anchor. `next_seq(stream)` reads the node's cursor in the newest final state
-        (`audit.anchor.read_next_seq`); a batch waits until `is_copied(root)`, and those after it
-        with it. Asking again gives the same."""
+        (`audit.anchor.read_next_seq`); a batch waits until `is_copied(batch)`, and those after
+        it with it. Asking again gives the same."""
         if self._in_flight is not None:
             return None
         anchors: list[tuple[int, Anchor]] = []
         seqs: dict[bytes, int] = {}
         for number in self._closed:
+            if not is_copied(number):
+                break
             batch = read_batch(self._store, number)
-            if (batch.is_alone and anchors) or not is_copied(batch.root):
+            if batch.is_alone and anchors:
                 break
             seq = seqs[batch.stream] if batch.stream in seqs else next_seq(batch.stream)
             seqs[batch.stream] = seq + 1

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from audit.anchor import AnchorRecord
-from audit.batch import Batch, read_batch_leaves
+from audit.batch import read_batch, read_batch_leaves
 from audit.copies import KeptLists, LeafList, keep_sign_bytes
 from audit.stream import read_stream
 from ledger.chain import Chain, Commit
@@ -73,7 +73,7 @@ class LeafCopies:
         self._on_failure = on_failure
         self.kept = KeptLists(store)
         self._loop = asyncio.get_running_loop()
-        self._spreading: dict[bytes, _Spreading] = {}
+        self._spreading: dict[int, _Spreading] = {}
         self._arrived: list[tuple[str, bytes, LeafList]] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._again_timer: asyncio.TimerHandle | None = None
@@ -109,72 +109,73 @@ class LeafCopies:
 
     # --- ours ---
 
-    def is_copied(self, root: bytes) -> bool:
+    def is_copied(self, batch: int) -> bool:
         """Whether enough peers have the batch's leaves."""
-        spreading = self._spreading.get(root)
+        spreading = self._spreading.get(batch)
         return self._needed == 0 or (
             spreading is not None and len(spreading.kept_by) >= self._needed
         )
 
-    def spread(self, batches: Sequence[Batch]) -> None:
-        """See that enough peers keep these batches; others are forgotten."""
-        roots = {batch.root for batch in batches}
-        self._spreading = {r: s for r, s in self._spreading.items() if r in roots}
+    def spread(self, batches: Sequence[int]) -> None:
+        """See that enough peers keep these batches; others are forgotten. Called with every
+        submission, so a batch is read once."""
         if self._needed == 0:
             return
-        is_lacking = False
-        for batch in batches:
-            spreading = self._spreading.get(batch.root)
-            if spreading is None:
-                leaf_list = LeafList.signed(
-                    self._key,
-                    chain_id=self._chain.chain_id,
-                    stream=batch.stream,
-                    leaves=read_batch_leaves(self._store, batch),
-                )
-                payload = bytes([wire.TAG_KEEP]) + leaf_list.encode()
-                spreading = self._spreading[batch.root] = _Spreading(payload)
-            if len(spreading.kept_by) < self._needed:
-                is_lacking = True
-                self._ask(batch.root, spreading)
-        if is_lacking and self._again_timer is None:
+        before = self._spreading
+        self._spreading = {number: before.get(number) or self._begin(number) for number in batches}
+        lacking = self._lacking()
+        for spreading in lacking:
+            self._ask(spreading)
+        if lacking and self._again_timer is None:
             self._again_timer = self._loop.call_later(ANSWER_S, self._again)
+
+    def _begin(self, number: int) -> _Spreading:
+        batch = read_batch(self._store, number)
+        leaf_list = LeafList.signed(
+            self._key,
+            chain_id=self._chain.chain_id,
+            stream=batch.stream,
+            leaves=read_batch_leaves(self._store, batch),
+        )
+        return _Spreading(batch.root, bytes([wire.TAG_KEEP]) + leaf_list.encode())
+
+    def _lacking(self) -> list[_Spreading]:
+        return [s for s in self._spreading.values() if len(s.kept_by) < self._needed]
 
     def _again(self) -> None:
         self._again_timer = None
         now = self._loop.time()
-        lacking = [s for s in self._spreading.values() if len(s.kept_by) < self._needed]
+        lacking = self._lacking()
         if lacking and now - self._logged_at > LOG_INTERVAL_S:
             self._logged_at = now
             log.warning(
                 "leaves wait for peers that keep a copy; they are anchored after that",
                 batches=len(lacking),
                 copies=self._needed,
-                connected=len(self._connected()),
+                connected=len(connected_peers(self._link)),
             )
         self._on_change()
 
-    def _ask(self, root: bytes, spreading: _Spreading) -> None:
+    def _ask(self, spreading: _Spreading) -> None:
         """Send the list to as many peers as may be enough: those that were not asked first."""
         now = self._loop.time()
         asked = spreading.asked_at
         open_now = [p for p in asked if now - asked[p] < ANSWER_S and p not in spreading.kept_by]
         more = self._needed - len(spreading.kept_by) - len(open_now)
-        peers = [p for p in self._connected() if p not in spreading.kept_by and p not in open_now]
-        first = root[0] % len(peers) if peers else 0
+        if more <= 0:
+            return
+        passed_over = spreading.kept_by.union(open_now)
+        peers = [peer for peer in connected_peers(self._link) if peer not in passed_over]
+        first = spreading.root[0] % len(peers) if peers else 0
         peers = sorted(peers[first:] + peers[:first], key=lambda peer: asked.get(peer, 0.0))
-        for peer in peers[: max(0, more)]:
+        for peer in peers[:more]:
             if self._link.send(peer, wire.CHANNEL_LOG, spreading.payload):
                 asked[peer] = now
 
-    def _connected(self) -> list[str]:
-        return connected_peers(self._link)
-
     def _on_kept(self, peer: str, roots: Sequence[bytes]) -> None:
         is_news = False
-        for root in roots:
-            spreading = self._spreading.get(root)
-            if spreading is not None and peer in spreading.asked_at:
+        for spreading in self._spreading.values():
+            if spreading.root in roots and peer in spreading.asked_at:
                 spreading.kept_by.add(peer)
                 is_news = is_news or len(spreading.kept_by) == self._needed
         if is_news:
@@ -231,9 +232,10 @@ class LeafCopies:
 class _Spreading:
     """A batch on its way to peers."""
 
-    __slots__ = ("asked_at", "kept_by", "payload")
+    __slots__ = ("asked_at", "kept_by", "payload", "root")
 
-    def __init__(self, payload: bytes) -> None:
+    def __init__(self, root: bytes, payload: bytes) -> None:
+        self.root = root
         self.payload = payload
         self.asked_at: dict[str, float] = {}
         self.kept_by: set[str] = set()

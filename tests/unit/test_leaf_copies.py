@@ -21,7 +21,7 @@ from p2p.link import P2PLink
 from tests.unit.anchoring_world import ANCHOR, AnchoringWorld
 from tests.unit.chain_fixture import CHAIN_ID, key_of
 from tests.unit.node_fixture import FakeLink
-from tests.unit.test_node_anchoring import assert_receipted, multihash, submit
+from tests.unit.test_node_anchoring import CountingStore, assert_receipted, multihash, submit
 
 HOME = "home"
 
@@ -106,6 +106,26 @@ def test_an_anchor_is_signed_only_once_two_peers_have_synced_its_leaves() -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ANSWER_S", 0.1)
         run(test)
+
+
+@pytest.mark.slow
+def test_a_batch_that_waits_for_its_copies_is_read_once_however_much_is_submitted() -> None:
+    async def test() -> None:
+        store = CountingStore()
+        world = AnchoringWorld(store=store, peers=("a", "b"))
+        world.anchoring.start()
+        await world.fund()
+        stream = await world.make_stream()
+        await submit(world, stream, 1)
+        await asyncio.sleep(0.4)  # its batch is closed, and both peers are asked
+        assert len([sent for sent in world.link.sent if sent[1] == wire.CHANNEL_LOG]) == 2
+        before = store.batch_reads
+        for number in range(2, 12):
+            await submit(world, stream, number)
+        assert store.batch_reads == before
+        await world.stop()
+
+    run(test)
 
 
 @pytest.mark.slow
