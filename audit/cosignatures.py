@@ -21,12 +21,10 @@ from audit.checkpoint import Checkpoint, compute_origin
 from audit.cosign import (
     TIME_BYTES,
     TIME_MAX_S,
-    Cosigned,
     Cosigner,
     CosignerSet,
     sign_cosignature,
     verify_cosignature,
-    verify_cosigned,
 )
 from audit.note import Note, NoteSignature
 from ledger import codec
@@ -248,11 +246,6 @@ class Board:
     @property
     def witness_names(self) -> list[str]:
         return sorted(name for name, _ in self._witness_lines)
-
-    def cosigned(self) -> Cosigned:
-        """As an offline verifier sees it."""
-        note = Note(text=self.checkpoint.body(), signatures=self._all_lines())
-        return verify_cosigned(note, self.cosigners, self._chain_id)
 
     def _all_lines(self) -> tuple[NoteSignature, ...]:
         ordered = [c.operator for c in self.cosigners.cosigners if c.operator in self._lines]

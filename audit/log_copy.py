@@ -27,6 +27,7 @@ class LogCopy:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._tree = LogTree(store)
         self._frontier = store.get(COPY_FRONTIER) or b""
         self._ahead = self._frontier
         self.size = _LOG.size_and_root(self._frontier)[0]
@@ -67,14 +68,14 @@ class LogCopy:
     def root(self, size: int) -> bytes:
         """Root of the first `size` verified entries."""
         assert size <= self.size, "callers have checked"
-        return LogTree(self._store).root(size)
+        return self._tree.root(size)
 
     def entry(self, index: int) -> bytes:
         """A verified entry."""
-        entry = LogTree(self._store).entry(index) if index < self.size else None
+        entry = self._tree.entry(index) if index < self.size else None
         assert entry is not None, "verified entries are here"
         return entry
 
     def consistency_proof(self, size: int) -> list[bytes]:
         """From `size` to the verified size (RFC 6962); none from the empty log."""
-        return LogTree(self._store).consistency_proof(size, self.size) if size else []
+        return self._tree.consistency_proof(size, self.size) if size else []

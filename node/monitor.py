@@ -20,13 +20,14 @@ from pathlib import Path
 import structlog
 
 from audit.anchor import AnchorRecord
+from audit.answers import anchor_json
 from audit.checkpoint import Checkpoint, compute_origin
 from audit.leaf import encode_stream_text
 from audit.log_copy import LogCopy
 from audit.note import KeyType, NoteKey
 from audit.split_view import SplitView, read_signed
 from audit.stream import StreamRecord, stream_key
-from audit.tiles import TILE_HASHES
+from audit.tiles import TILE_HASHES, format_tile_path
 from ledger.block import Header
 from ledger.errors import InvalidInputError, ZynkError
 from ledger.finality import FinalityProof
@@ -147,8 +148,7 @@ class Monitor:
         """Entries from `ahead` to the end of their bundle or of the log."""
         number, place = divmod(self._copy.ahead, TILE_HASHES)
         width = min(size - number * TILE_HASHES, TILE_HASHES)
-        suffix = "" if width == TILE_HASHES else f".p/{width}"
-        status, body = await client.get(f"/tile/entries/{encode_tile_number(number)}{suffix}")
+        status, body = await client.get("/" + format_tile_path("entries", number, width))
         if status != 200:
             raise InvalidInputError("a bundle of entries is refused", got=f"HTTP {status}")
         entries = list(split_bundle(body))
@@ -168,14 +168,8 @@ class Monitor:
                     {
                         "event": "anchored",
                         "index": index,
-                        "stream": encode_stream_text(record.stream),
                         "owner": owner,
-                        "submitter": record.submitter.hex(),
-                        "seq": record.seq,
-                        "count": record.count,
-                        "batch_root": record.batch_root.hex(),
-                        "height": record.height,
-                        "time_ms": record.time_ms,
+                        **anchor_json(record),
                     }
                 )
 
@@ -310,14 +304,6 @@ class Monitor:
         if (url, kind) not in self._said:
             self._said.add((url, kind))
             self._report({"event": "fault", "source": url, "text": text})
-
-
-def encode_tile_number(number: int) -> str:
-    """C2SP tlog-tiles: groups of three digits, all but the last after an x."""
-    groups = [f"{number % 1000:03}"]
-    while number := number // 1000:
-        groups.append(f"x{number % 1000:03}")
-    return "/".join(reversed(groups))
 
 
 def split_bundle(data: bytes) -> Iterator[bytes]:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-VICTIM_HEADER = "X-Victim"
-
 
 class TwoFaced:
     """A proxy with node 0's own log key: whoever is the victim gets another log's checkpoint."""

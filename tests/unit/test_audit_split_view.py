@@ -11,11 +11,12 @@ import pytest
 from audit.checkpoint import Checkpoint, compute_origin, log_note_key, sign_note
 from audit.log_copy import LogCopy
 from audit.split_view import SplitView
+from audit.tiles import format_tile_path
 from ledger.errors import InvalidInputError
 from ledger.finality import verify_finality
 from ledger.merkle import EMPTY_ROOT
 from ledger.store import MemoryStore
-from node.monitor import encode_tile_number, split_bundle
+from node.monitor import split_bundle
 from tests.unit.anchoring_world import AnchoringWorld
 from tests.unit.chain_fixture import CHAIN_ID, GENESIS, key_of
 from tests.unit.test_node_anchoring import submit
@@ -149,7 +150,7 @@ def test_entries_that_lead_to_another_root_are_forgotten_and_the_true_ones_taken
     [(0, "000"), (7, "007"), (999, "999"), (1000, "x001/000"), (1234067, "x001/x234/067")],
 )
 def test_tile_numbers_are_written_as_the_specification_says(number: int, text: str) -> None:
-    assert encode_tile_number(number) == text
+    assert format_tile_path("entries", number) == f"tile/entries/{text}"
 
 
 def test_a_bundle_is_split_by_its_lengths() -> None:
