@@ -13,13 +13,13 @@ were accepted. Its root is the RFC 6962 root of its leaves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from audit.anchor import BATCH_LEAVES_MAX, MESSAGE_TYPE, Anchor
 from audit.leaf import LEAF_BYTES_MAX, STREAM_BYTES
-from audit.rows import BATCH, GROUP, GROUP_BATCH, u64
+from audit.rows import BATCH, BATCH_BY_ROOT, GROUP, GROUP_BATCH, u16, u64
 from ledger import codec
 from ledger.errors import DurabilityError, InvalidInputError
 from ledger.merkle import compute_leaf_hash
@@ -168,6 +168,16 @@ def _decode_group(data: bytes) -> tuple[bytes, int, list[bytes]]:
             for leaf in codec.read_list(v[2], BATCH_LEAVES_MAX, "leaf group")
         ],
     )
+
+
+def batch_rows(number: int, batch: Batch) -> Iterator[tuple[bytes, bytes]]:
+    """The rows that make a batch of its groups."""
+    yield BATCH + u64(number), batch.encode()
+    yield BATCH_BY_ROOT + batch.root, u64(number)
+    offset = 0
+    for group, count in batch.groups:
+        yield GROUP_BATCH + u64(group), u64(number) + u16(offset)
+        offset += count
 
 
 def read_batch(store: Reader, batch: int) -> Batch:

@@ -13,7 +13,7 @@ the rows of many requests with one sync, and only then are they accepted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from audit.anchor import BATCH_LEAVES_MAX
@@ -116,11 +116,8 @@ class Intake:
         return place is not None and place.state(self._store)[0] != "rejected"
 
     def _add_group(self, stream: bytes, new: dict[bytes, bytes], now_ms: int) -> None:
-        number = u64(self._next_group)
-        for place, leaf_hash in enumerate(new):
-            self._add(LEAF + leaf_hash, number + u16(place))
-        self.rows.put(GROUP + number, encode_group(stream, now_ms, list(new.values())))
-        self.rows.put(OUTSTANDING + number, b"")
+        for key, value in group_rows(self._next_group, stream, now_ms, list(new.items())):
+            self._add(key, value)
         self.groups.append(
             Group(number=self._next_group, stream=stream, count=len(new), accepted_ms=now_ms)
         )
@@ -151,6 +148,17 @@ def _hash_leaves(request: Request) -> tuple[bytes, ...]:
         if Leaf.decode(leaf).stream != request.stream:
             raise InvalidInputError("leaf belongs to another stream", got=leaf.hex())
     return tuple(compute_leaf_hash(leaf) for leaf in request.leaves)
+
+
+def group_rows(
+    group: int, stream: bytes, accepted_ms: int, leaves: Sequence[tuple[bytes, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """The rows that make a leaf group; `leaves` are (hash, canonical bytes), in their order."""
+    number = u64(group)
+    for place, (leaf_hash, _) in enumerate(leaves):
+        yield LEAF + leaf_hash, number + u16(place)
+    yield GROUP + number, encode_group(stream, accepted_ms, [leaf for _, leaf in leaves])
+    yield OUTSTANDING + number, b""
 
 
 # --- where a leaf is ---

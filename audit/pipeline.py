@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 
 from audit.anchor import BATCH_LEAVES_MAX, Anchor, AnchorRecord
 from audit.batch import (
@@ -42,7 +42,7 @@ from audit.batch import (
     Batch,
     BatchState,
     InFlight,
-    encode_group,
+    batch_rows,
     find_group_batch,
     hash_batch_leaves,
     read_batch,
@@ -55,19 +55,17 @@ from audit.intake import (
     Intake,
     Request,
     find_last_number,
+    group_rows,
 )
 from audit.leaf import Leaf
 from audit.rows import (
     BATCH,
     BATCH_BY_ROOT,
     GROUP,
-    GROUP_BATCH,
     IN_FLIGHT,
-    LEAF,
     OUTSTANDING,
     RECEIPT,
     number_at_end,
-    u16,
     u64,
 )
 from ledger.errors import InvalidInputError, UsageError, ZynkError
@@ -202,13 +200,10 @@ class Pipeline:
         groups = tuple((group.number, group.count) for group in gathering.groups)
         batch = Batch(stream=stream, groups=groups, root=b"")
         batch = replace(batch, root=compute_root(hash_batch_leaves(self._store, batch)))
-        number, offset = self._next_batch, 0
+        number = self._next_batch
         rows = WriteBatch()
-        rows.put(BATCH + u64(number), batch.encode())
-        rows.put(BATCH_BY_ROOT + batch.root, u64(number))
-        for group, count in groups:
-            rows.put(GROUP_BATCH + u64(group), u64(number) + u16(offset))
-            offset += count
+        for key, value in batch_rows(number, batch):
+            rows.put(key, value)
         self._store.write(rows, sync=False)
         self._next_batch += 1
         self._closed.append(number)
@@ -368,14 +363,12 @@ class Pipeline:
             seq=record.seq,
             height=record.height,
         )
+        named = list(zip(hashes, leaves, strict=True))
         rows = WriteBatch()
-        for place, leaf_hash in enumerate(hashes):
-            rows.put(LEAF + leaf_hash, u64(group) + u16(place))
-        rows.put(GROUP + u64(group), encode_group(record.stream, record.time_ms, leaves))
-        rows.put(GROUP_BATCH + u64(group), u64(number) + u16(0))
-        rows.put(OUTSTANDING + u64(group), b"")
-        rows.put(BATCH + u64(number), batch.encode())
-        rows.put(BATCH_BY_ROOT + batch.root, u64(number))
+        for key, value in chain(
+            group_rows(group, record.stream, record.time_ms, named), batch_rows(number, batch)
+        ):
+            rows.put(key, value)
         self._store.write(rows, sync=True)
         self._next_group += 1
         self._next_batch += 1
