@@ -20,22 +20,15 @@ from typing import Any
 from audit.frontier import FrontierLog
 from audit.rows import TILE
 from audit.tree_store import LogTree, commit_rows
-from did.build import create_operation
-from did.control import Control
-from did.operation import decode_operation
+from bench.stream import make_stream
 from genesis.document import GenesisDocument
 from ledger.merkle import compute_leaf_hash, verify_inclusion_proof
 from ledger.store import Batch, LevelStore
-from ledger.tx import Message
 from node import config as cfg
 from node.bench_audit import AuditTarget, measure_audit
 from node.cli_bench import machine
 from node.devnet import Devnet
 from node.event_loop import run
-from node.keys import generate_key, load_key
-from node.streams import create_stream_message
-from node.wallet import Wallet
-from rpc.client import RpcClient
 
 BLOCK_ENTRIES = 1000
 PROOFS = 4000
@@ -93,7 +86,7 @@ async def measure_network(leaves_per_s: float, seconds: float) -> dict[str, Any]
         ).to_state()
         target = AuditTarget(
             urls=[node.url for node in network.nodes],
-            stream=await _make_stream(network),
+            stream=await make_stream(network, range(len(network.nodes)), quota=2**40),
             chain_id=genesis.chain_id,
             trusted=genesis.validators,
         )
@@ -103,31 +96,6 @@ async def measure_network(leaves_per_s: float, seconds: float) -> dict[str, Any]
     finally:
         await network.stop()
         network.remove()
-
-
-async def _make_stream(network: Devnet) -> str:
-    owner = generate_key()
-    operation = create_operation(
-        net=network.chain_id,
-        exp_height=1000,
-        document={},
-        control=Control.of([owner.public_key]),
-        signers=[owner],
-    )
-    indexes = range(len(network.nodes))
-    stream, message = create_stream_message(
-        chain_id=network.chain_id,
-        owner=decode_operation(operation).did_text,
-        submitters=[bytes.fromhex((await network.status(i))["anchor_account"]) for i in indexes],
-        description="bench",
-        keys=[owner],
-        quota=2**40,
-    )
-    async with RpcClient(network.nodes[0].url) as client:
-        wallet = Wallet(client, load_key(network.nodes[0].home / cfg.FAUCET_KEY_FILE))
-        answer = await wallet.submit([Message("did/op", operation), message])
-    await network.wait_height(int(answer["height"]))
-    return stream
 
 
 def _entry(index: int) -> bytes:

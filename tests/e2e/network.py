@@ -15,14 +15,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from did.build import create_operation
-from did.control import Control
-from did.operation import decode_operation
+from audit.leaf import decode_stream_text
+from audit.verify import verify_receipt
 from genesis.document import GenesisDocument
 from ledger.accounts import TransferBody
 from ledger.ed25519 import KeyPair
@@ -30,10 +29,10 @@ from ledger.errors import ZynkError
 from ledger.genesis_state import GenesisState
 from ledger.tx import Message
 from node import config as cfg
+from node.anchor_client import fetch_receipts, wait_receipted
 from node.bench import fund, load_keys
 from node.devnet import Devnet
-from node.keys import generate_key, load_key
-from node.streams import create_stream_message
+from node.keys import load_key
 from node.wallet import Wallet
 from rpc.client import RpcClient
 from rpc.errors import RpcConnectionError, RpcError
@@ -158,29 +157,25 @@ async def final_heights(devnet: Devnet, index: int, tx_ids: Iterable[str]) -> di
     return found
 
 
-async def make_stream(devnet: Devnet, nodes: Iterable[int]) -> str:
-    """A DID, and a stream of it that these nodes may anchor to, final on each; its id as text."""
-    owner = generate_key()
-    operation = create_operation(
-        net=devnet.chain_id,
-        exp_height=1000,
-        document={},
-        control=Control.of([owner.public_key]),
-        signers=[owner],
-    )
-    indexes = list(nodes)
-    stream, message = create_stream_message(
-        chain_id=devnet.chain_id,
-        owner=decode_operation(operation).did_text,
-        submitters=[bytes.fromhex((await devnet.status(i))["anchor_account"]) for i in indexes],
-        description="a stream of a test",
-        keys=[owner],
-    )
-    faucet = load_key(devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
-    async with RpcClient(devnet.nodes[0].url) as client:
-        answer = await Wallet(client, faucet).submit([Message("did/op", operation), message])
-    await until_height(devnet, int(answer["height"]), indexes)
-    return stream
+async def check_receipts(
+    devnet: Devnet, index: int, stream: str, multihash_by_leaf: Mapping[bytes, bytes]
+) -> None:
+    """Each leaf that the node accepted ends with a receipt, and each receipt holds offline."""
+    genesis = genesis_of(devnet)
+    leaves = list(multihash_by_leaf)
+    async with RpcClient(devnet.nodes[index].url) as client:
+        status = await wait_receipted(client, leaves, timeout_s=LIMIT_S, progress=lambda _: None)
+        assert {found["status"] for found in status.values()} == {"receipted"}
+        receipts = await fetch_receipts(client, leaves, progress=lambda _: None)
+    for leaf, multihash in multihash_by_leaf.items():
+        verdict = verify_receipt(
+            receipts[leaf],
+            multihash=multihash,
+            trusted=genesis.validators,
+            chain_id=genesis.chain_id,
+            stream=decode_stream_text(stream),
+        )
+        assert verdict.is_ok, verdict.reason
 
 
 class Load:

@@ -13,20 +13,17 @@ from collections.abc import Iterable
 
 import pytest
 
-from audit.leaf import decode_stream_text, hash_chunks
-from audit.verify import verify_receipt
+from audit.leaf import hash_chunks
+from bench.stream import make_stream
 from ledger.errors import ZynkError
 from node import config as cfg
-from node.anchor_client import fetch_receipts, wait_receipted
 from node.daemon import AUDIT_FOLDER
 from node.devnet import Devnet
 from rpc.client import RpcClient
 from rpc.errors import RpcConnectionError
 from rpc.params import text_of_bytes
 from tests.e2e.network import (
-    LIMIT_S,
-    genesis_of,
-    make_stream,
+    check_receipts,
     running_devnet,
     until,
     until_height,
@@ -121,25 +118,6 @@ class Heads:
         if self._root_by_size.setdefault(size, root) != root:
             self.faults.append(f"node {index} has another root for size {size}")
         return size
-
-
-async def check_receipts(
-    devnet: Devnet, index: int, stream: str, taken: dict[bytes, bytes]
-) -> None:
-    """Every leaf ends with a receipt that holds offline."""
-    genesis = genesis_of(devnet)
-    async with RpcClient(devnet.nodes[index].url) as client:
-        await wait_receipted(client, list(taken), timeout_s=LIMIT_S, progress=lambda _: None)
-        receipts = await fetch_receipts(client, list(taken), progress=lambda _: None)
-    for leaf, multihash in taken.items():
-        verdict = verify_receipt(
-            receipts[leaf],
-            multihash=multihash,
-            trusted=genesis.validators,
-            chain_id=genesis.chain_id,
-            stream=decode_stream_text(stream),
-        )
-        assert verdict.is_ok, verdict
 
 
 async def leaves_in_log(devnet: Devnet, index: int, stream: str) -> int:

@@ -16,22 +16,16 @@ import pytest
 
 from audit.leaf import hash_chunks
 from audit.tree_store import tile_key
-from did.build import create_operation
-from did.control import Control
-from did.operation import decode_operation
+from bench.stream import make_stream
 from ledger.errors import ZynkError
 from ledger.store import Batch, LevelStore
-from ledger.tx import Message
 from node import config as cfg
 from node.api_log import read_published
 from node.devnet import Devnet
-from node.keys import generate_key, load_key
-from node.streams import create_stream_message
-from node.wallet import Wallet
 from rpc.client import RpcClient
 from rpc.params import text_of_bytes
 from tests.e2e.go_log_client import build_client, read_log
-from tests.e2e.network import LIMIT_S, genesis_of, running_devnet, until, until_height, zynk
+from tests.e2e.network import LIMIT_S, genesis_of, running_devnet, until, zynk
 
 pytestmark = pytest.mark.e2e
 SEED = int(os.environ.get("ZYNK_SEED", random.randrange(2**32)))
@@ -49,27 +43,7 @@ class Anchors:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        owner = generate_key()
-        chain_id = self._devnet.chain_id
-        operation = create_operation(
-            net=chain_id,
-            exp_height=1000,
-            document={},
-            control=Control.of([owner.public_key]),
-            signers=[owner],
-        )
-        account = bytes.fromhex((await self._devnet.status(0))["anchor_account"])
-        self._stream, message = create_stream_message(
-            chain_id=chain_id,
-            owner=decode_operation(operation).did_text,
-            submitters=[account],
-            description="checkpoints",
-            keys=[owner],
-        )
-        faucet = load_key(self._devnet.nodes[0].home / cfg.FAUCET_KEY_FILE)
-        async with RpcClient(self._devnet.nodes[0].url) as client:
-            answer = await Wallet(client, faucet).submit([Message("did/op", operation), message])
-        await until_height(self._devnet, int(answer["height"]), [0])
+        self._stream = await make_stream(self._devnet, [0])
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:

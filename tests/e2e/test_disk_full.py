@@ -20,20 +20,17 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from audit.leaf import hash_chunks
-from audit.verify import verify_receipt
+from bench.stream import make_stream
 from ledger.errors import ZynkError
-from node.anchor_client import fetch_receipts, wait_receipted
 from node.devnet import Devnet
 from rpc.client import RpcClient
 from rpc.params import text_of_bytes
 from tests.e2e.network import (
-    LIMIT_S,
     Load,
     chain_hashes,
+    check_receipts,
     final_heights,
-    genesis_of,
     height_of,
-    make_stream,
     public_key_of,
     running_devnet,
     until,
@@ -126,12 +123,12 @@ class Leaves:
         self.taken: dict[bytes, bytes] = {}
         self.refused: list[str] = []
         self._devnet = devnet
-        self._stream = ""
+        self.stream = ""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make a stream that the node may anchor to, then begin."""
-        self._stream = await make_stream(self._devnet, [VICTIM])
+        self.stream = await make_stream(self._devnet, [VICTIM])
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -145,7 +142,7 @@ class Leaves:
                 multihash = hash_chunks([os.urandom(16)])
                 try:
                     answer = await client.call(
-                        "audit_submit", stream=self._stream, leaves=[text_of_bytes(multihash)]
+                        "audit_submit", stream=self.stream, leaves=[text_of_bytes(multihash)]
                     )
                 except ZynkError as error:
                     self.refused.append(str(error))
@@ -197,7 +194,7 @@ def test_a_full_disk_stops_the_vote_with_a_clear_error_and_loses_nothing(
                 heights = range(1, stopped_at + 1)
                 hashes = await chain_hashes(devnet, 0, heights)
                 assert await chain_hashes(devnet, VICTIM, heights) == hashes
-                await check_receipts(devnet, leaves.taken)
+                await check_receipts(devnet, VICTIM, leaves.stream, leaves.taken)
                 print(
                     f"{len(acknowledged)} final txs, {len(leaves.taken)} leaves taken and "
                     f"{len(leaves.refused)} refused, stopped at height {stopped_at}"
@@ -223,21 +220,3 @@ async def until_stopped(devnet: Devnet, because: str) -> int:
         assert code == 503
         assert because.encode() in body
     return int(status["height"])
-
-
-async def check_receipts(devnet: Devnet, multihash_by_leaf: dict[bytes, bytes]) -> None:
-    """Each leaf that was accepted has a receipt, and each receipt holds offline."""
-    genesis = genesis_of(devnet)
-    leaves = list(multihash_by_leaf)
-    async with RpcClient(devnet.nodes[VICTIM].url) as client:
-        status = await wait_receipted(client, leaves, timeout_s=LIMIT_S, progress=lambda _: None)
-        assert {found["status"] for found in status.values()} == {"receipted"}
-        receipts = await fetch_receipts(client, leaves, progress=lambda _: None)
-    for leaf, multihash in multihash_by_leaf.items():
-        verdict = verify_receipt(
-            receipts[leaf],
-            multihash=multihash,
-            trusted=genesis.validators,
-            chain_id=genesis.chain_id,
-        )
-        assert verdict.is_ok, verdict.reason

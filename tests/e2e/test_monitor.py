@@ -15,11 +15,12 @@ import pytest
 from aiohttp import web
 
 from audit.checkpoint import Checkpoint, compute_origin, log_note_key, sign_note
+from bench.stream import make_stream
 from node import config as cfg
 from node.devnet import Devnet
 from node.keys import load_key
 from rpc.client import RpcClient
-from tests.e2e.network import make_stream, running_devnet, until, zynk
+from tests.e2e.network import running_devnet, until, zynk
 from tests.e2e.test_audit_log import Client, leaves_in_log
 
 if TYPE_CHECKING:
