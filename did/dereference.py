@@ -91,6 +91,13 @@ def dereferencing_result(
     }
 
 
+def failed_dereferencing(error: ResolutionError, result: Mapping[str, Any]) -> dict[str, Any]:
+    """For what the result's document does not hold: with the document, which proves it."""
+    shown = {name: result[name] for name in ("didDocument", "didDocumentMetadata")}
+    told = {"error": error_object(error.code, error.message), **shown}
+    return dereferencing_result(None, told, {})
+
+
 def dereference_answer(result: Mapping[str, Any], url: DidUrl, options: Options) -> dict[str, Any]:
     """The dereferencing result that follows from a resolution result of the URL's DID at the
     version asked for; errors included."""
@@ -102,9 +109,7 @@ def dereference_answer(result: Mapping[str, Any], url: DidUrl, options: Options)
     try:
         content = dereference(document, url, options, wants_urls=False)
     except ResolutionError as error:
-        found = {"didDocument": document, "didDocumentMetadata": metadata}
-        failed = {"error": error_object(error.code, error.message), **found}
-        return dereferencing_result(None, failed, {})
+        return failed_dereferencing(error, result)
     return dereferencing_result(content.value, content_metadata(content, document), metadata)
 
 

@@ -31,11 +31,12 @@ from did.dereference import (
     content_metadata,
     dereference,
     dereferencing_result,
+    failed_dereferencing,
 )
 from did.did_url import DidUrl, parse_did_url, parse_query, percent_decode
 from did.multikey import decode_base64url
 from did.record import RECORD_BYTES_MAX, Record
-from did.resolution_error import ResolutionError, error_object, status_of_error
+from did.resolution_error import ResolutionError, status_of_error
 from did.resolution_options import Options, read_options
 from did.resolver import error_result, require_did
 from did.syntax import is_did_syntax
@@ -257,10 +258,9 @@ def _answer_found(
     try:
         content = dereference(document, url, options, wants_urls=chosen == URI_LIST)
     except ResolutionError as error:
-        found = {"didDocument": document, "didDocumentMetadata": metadata}
-        failed = {"error": error_object(error.code, error.message), **found}
-        status = status_of_error(failed["error"])
-        return _respond(status, DEREFERENCING, dereferencing_result(None, failed, {}), NEVER)
+        failed = failed_dereferencing(error, result)
+        status = status_of_error(failed["dereferencingMetadata"]["error"])
+        return _respond(status, DEREFERENCING, failed, NEVER)
     if chosen == URI_LIST:
         headers = {"Location": content.value[0], "Cache-Control": cache}  # type: ignore[index]  # a list
         return ResolverResponse(status=303, content_type="", body=b"", headers=headers)

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from did import resolver
+from did import dereference, resolver
 from did.control import Control, KeyList
-from did.dereference import content_metadata, dereference, dereferencing_result
 from did.did_url import parse_did_url
 from did.handler import DidHandler
 from did.multikey import encode_multikey
-from did.resolution_error import ResolutionError, error_object
 from did.resolution_options import read_options
 from ledger.block import PROTOCOL_VERSION, Header
 from ledger.certificate import Certificate, VoteKind, vote_sign_bytes
@@ -229,19 +227,4 @@ def dereference_answer(view: ProvenView, text: str, **options: object) -> dict[s
     """What the HTTP binding answers to a DID URL."""
     url = parse_did_url(text)
     read = read_options({**url.parameters, **options})
-    found = resolver.resolve(view, url.did, read.version)
-    if "error" in found["didResolutionMetadata"]:
-        return dereferencing_result(None, found["didResolutionMetadata"], {})
-    document, metadata = found["didDocument"], found["didDocumentMetadata"]
-    if document is None:
-        return dereferencing_result(None, {}, metadata)
-    try:
-        content = dereference(document, url, read, wants_urls=False)
-    except ResolutionError as error:
-        shown = {
-            "error": error_object(error.code, error.message),
-            "didDocument": document,
-            "didDocumentMetadata": metadata,
-        }
-        return dereferencing_result(None, shown, {})
-    return dereferencing_result(content.value, content_metadata(content, document), metadata)
+    return dereference.dereference_answer(resolver.resolve(view, url.did, read.version), url, read)
