@@ -17,10 +17,10 @@ from ledger.errors import InvalidInputError, UsageError
 from ledger.light import verify_trusted
 from ledger.store import LevelStore
 from node.cli_output import json_option, run_async, show
-from node.cli_trust import header_rpc_option, load_trust, trust_option
+from node.cli_trust import follow_options, header_rpc_option, load_trust, trust_option
 from node.config import LogSettings
 from node.files import read_small
-from node.light_follow import MAX_AGE_DEFAULT_MS, Follower
+from node.light_follow import Follower
 from node.light_source import Endpoint
 from node.light_trust import TrustRoot, load_trust_root
 from node.log import configure_logging
@@ -34,20 +34,8 @@ COPY_FOLDER = "log"
 
 @click.command("monitor")
 @click.argument("urls", nargs=-1, required=True, metavar="URL...")
-@click.option(
-    "--trust",
-    "trust_path",
-    envvar="ZYNK_TRUST",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A genesis file or a trust point: where trust begins (or ZYNK_TRUST).",
-)
-@click.option(
-    "--home",
-    type=click.Path(path_type=Path),
-    default=Path.home() / ".zynk-monitor",
-    show_default=True,
-    help="Where the log and the verified head are kept, one folder a chain.",
+@follow_options(
+    home=Path.home() / ".zynk-monitor", keeps="the log and the verified head are", interval_s=5.0
 )
 @click.option("--stream", "streams", multiple=True, help="Tell what is logged in it; repeat.")
 @click.option("--did", "dids", multiple=True, help="Tell what is logged in its streams; repeat.")
@@ -59,14 +47,6 @@ COPY_FOLDER = "log"
     metavar="FILE KEY",
     help="A checkpoint that somebody was shown, and the verifier key of who signed it; repeat.",
 )
-@click.option("--interval", default=5.0, show_default=True, help="Seconds between rounds.")
-@click.option(
-    "--max-age",
-    default=MAX_AGE_DEFAULT_MS // 1000,
-    show_default=True,
-    help="Seconds that a newest header may be old.",
-)
-@click.option("--trusting-period", type=click.IntRange(min=1), help="Seconds; as of zynk light.")
 @click.option("--once", is_flag=True, help="One round, then exit: 0 only if nothing is wrong.")
 @json_option
 def audit_monitor(

@@ -15,11 +15,11 @@ import click
 from ledger.errors import UsageError
 from ledger.light import Verdict
 from node.cli_output import json_option, run_async
-from node.cli_trust import EXIT_BY_VERDICT
+from node.cli_trust import EXIT_BY_VERDICT, follow_options
 from node.config import LogSettings
 from node.light_api import LightApi
 from node.light_ask import Asker
-from node.light_follow import MAX_AGE_DEFAULT_MS, Follower
+from node.light_follow import Follower
 from node.light_source import Endpoint
 from node.light_trust import TrustRoot, load_trust_root
 from node.log import configure_logging
@@ -32,36 +32,10 @@ PERIOD_CHECK_S = 600.0
 
 
 @click.command()
-@click.option(
-    "--trust",
-    "trust_path",
-    envvar="ZYNK_TRUST",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A genesis file or a trust point: where trust begins (or ZYNK_TRUST).",
-)
+@follow_options(home=Path.home() / ".zynk-light", keeps="the verified head is", interval_s=2.0)
 @click.option("--primary", required=True, help="The endpoint that is asked first.")
 @click.option("--witness", "witnesses", multiple=True, help="An endpoint to compare with; repeat.")
-@click.option(
-    "--home",
-    type=click.Path(path_type=Path),
-    default=Path.home() / ".zynk-light",
-    show_default=True,
-    help="Where the verified head is kept, one folder a chain.",
-)
 @click.option("--listen", default="", help="HOST:PORT of a local JSON-RPC; port 0: any free one.")
-@click.option("--interval", default=2.0, show_default=True, help="Seconds between rounds.")
-@click.option(
-    "--max-age",
-    default=MAX_AGE_DEFAULT_MS // 1000,
-    show_default=True,
-    help="Seconds that a newest header may be old.",
-)
-@click.option(
-    "--trusting-period",
-    type=click.IntRange(min=1),
-    help="Seconds; must be shorter than the chain's unbonding time. Default: 2/3 of that.",
-)
 @click.option(
     "--once",
     is_flag=True,

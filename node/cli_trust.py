@@ -19,6 +19,7 @@ from ledger.errors import UsageError
 from ledger.light import TrustPoint, Verdict, format_span, trust_header
 from node.checkpoint import Trust
 from node.cli_output import F, run_async
+from node.light_follow import MAX_AGE_DEFAULT_MS
 from node.light_source import Endpoint
 from node.light_trust import TrustRoot, load_trust_root
 
@@ -108,6 +109,44 @@ at_option = click.option(
     callback=_read_moment,
     help="Judge as at this time (UTC), not as at this machine's clock.",
 )
+
+
+def follow_options(*, home: Path, keeps: str, interval_s: float) -> Callable[[F], F]:
+    """Adds the options of a command that follows a chain (`node.light_follow`): trust_path, home,
+    interval and max_age (seconds), trusting_period (seconds or None)."""
+    options = (
+        trust_option(required=True),
+        click.option(
+            "--home",
+            type=click.Path(path_type=Path),
+            default=home,
+            show_default=True,
+            help=f"Where {keeps} kept, one folder a chain.",
+        ),
+        click.option(
+            "--interval", default=interval_s, show_default=True, help="Seconds between rounds."
+        ),
+        click.option(
+            "--max-age",
+            default=MAX_AGE_DEFAULT_MS // 1000,
+            show_default=True,
+            help="Seconds that a newest header may be old.",
+        ),
+        click.option(
+            "--trusting-period",
+            type=click.IntRange(min=1),
+            help="Seconds; must be shorter than the chain's unbonding time. Default: 2/3 of that.",
+        ),
+    )
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 header_rpc_option = click.option(
     "--rpc",
     "rpc_url",
